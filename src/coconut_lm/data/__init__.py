@@ -1,0 +1,1 @@
+"""Data sets: one file each (parse, make, score), all of them lists of Example."""
