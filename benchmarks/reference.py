@@ -201,9 +201,9 @@ def embedding_scale(model: PreTrainedModel) -> float:
     if first_BTD.shape[-1:] != probe_D.shape:
         return 1.0
     factor_D = (first_BTD[1, 0] - first_BTD[0, 0]) / probe_D
-    factor = factor_D.median()
-    uniform = torch.allclose(factor_D, factor, rtol=1e-2) and not torch.isclose(factor, factor.new_zeros(()))
-    return factor.item() if uniform and abs(factor.item() - 1) > 1e-2 else 1.0
+    factor = factor_D.median().item()
+    multiplied = factor > 1e-3 and bool(((factor_D - factor).abs() < 1e-2 * factor).all())
+    return factor if multiplied and abs(factor - 1) > 1e-2 else 1.0
 
 
 def _whole_forward(model: PreTrainedModel, embeds_BTD: Tensor) -> CausalLMOutputWithPast:

@@ -200,6 +200,28 @@ def test_the_embedding_scale_is_measured(family: str) -> None:
     assert reference.embedding_scale(random_model(family)) == (12.0 if family == "granite" else 1.0)
 
 
+def test_a_norm_or_a_projection_of_the_embeddings_is_no_scale() -> None:
+    normed = AutoConfig.for_model("bloom", vocab_size=67, hidden_size=32, n_layer=1, n_head=2)
+    projected = AutoConfig.for_model(
+        "opt",
+        vocab_size=67,
+        hidden_size=32,
+        word_embed_proj_dim=16,
+        ffn_dim=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+    )
+    for config in (normed, projected):
+        assert reference.embedding_scale(AutoModelForCausalLM.from_config(config)) == 1.0
+
+
+def test_measuring_the_scale_leaves_the_model_as_it_was() -> None:
+    model = recorded_model().train()
+    model.transformer.drop.eval()
+    reference.embedding_scale(model)
+    assert model.training and model.transformer.h.training and not model.transformer.drop.training
+
+
 @pytest.mark.parametrize("family", ["gpt2", "gemma", "gemma3_text", "granite"])
 def test_thoughts_reach_the_first_block_unscaled_and_tokens_scaled(family: str) -> None:
     model, ids = random_model(family), ROWS[0][0]
