@@ -6,11 +6,16 @@ Names load on first use, so that `import coconut_lm` stays fast and torch-free.
 import importlib
 from typing import Any
 
+from coconut_lm.autoclass import announce
+
 __version__ = "0.1.0"
 
 _EXPORTS = {
+    "CoconutConfig": "model",
+    "CoconutForCausalLM": "model",
     "Example": "data.example",
     "UserError": "errors",
+    "add_lora": "adapters",
 }
 __all__ = ["__version__", *sorted(_EXPORTS)]
 
@@ -23,3 +28,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return __all__
+
+
+announce()

@@ -1,0 +1,68 @@
+"""What is asked of a base model, whatever its architecture: to load, to score states, to say its limits."""
+
+import os
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+
+
+def load(source: str | os.PathLike[str], vocabulary_size: int, **kwargs: Any) -> PreTrainedModel:
+    """A hub id or folder with its weights; a config JSON as a new model with a row for each token."""
+    if str(source).endswith(".json"):
+        config = AutoConfig.from_pretrained(source, vocab_size=vocabulary_size)
+        return AutoModelForCausalLM.from_config(config, **kwargs)
+    return AutoModelForCausalLM.from_pretrained(source, **kwargs)
+
+
+def logits(base: PreTrainedModel, hidden_BTD: Tensor) -> Tensor:
+    """The base's own way from last hidden states to logits (soft caps, scales), its blocks left out."""
+    stand_in: Any = _Answered(base, hidden_BTD)
+    return type(base).forward(stand_in, inputs_embeds=hidden_BTD, use_cache=False).logits
+
+
+def input_scale(config: PreTrainedConfig) -> float:
+    """By what a model multiplies the embeddings it is handed; a thought must arrive unscaled.
+
+    Granite and its kin do so. Gemma scales in its embedding layer, before anything is handed over.
+    """
+    return float(getattr(config, "embedding_multiplier", None) or 1.0)
+
+
+def positions(config: PreTrainedConfig) -> int | None:
+    """How many tokens the model can place, where it says so."""
+    return getattr(config, "max_position_embeddings", None)
+
+
+@torch.no_grad()
+def mean_embedding_norm(embedding: nn.Module) -> float:
+    """The mean length of the embeddings as the first block sees them."""
+    weight: Any = embedding.weight
+    rows = torch.arange(len(weight), device=weight.device)
+    return torch.cat([embedding(part).float().norm(dim=-1) for part in rows.split(4096)]).mean().item()
+
+
+class _Answered:
+    """A causal LM whose transformer has already run: it answers with the states it is given."""
+
+    def __init__(self, base: PreTrainedModel, hidden_BTD: Tensor) -> None:
+        self._base, self._hidden = base, hidden_BTD
+
+    def __getattr__(self, name: str) -> Any:
+        if name == self._base.base_model_prefix:
+            return lambda *args, **kwargs: _States(self._hidden)
+        return getattr(self._base, name)
+
+
+class _States:
+    """A transformer's output that holds its last hidden states; everything else in it is None."""
+
+    def __init__(self, last_hidden_state: Tensor) -> None:
+        self.last_hidden_state = last_hidden_state
+
+    def __getattr__(self, name: str) -> None:
+        return None
+
+    def __getitem__(self, index: int) -> Tensor:
+        return (self.last_hidden_state,)[index]

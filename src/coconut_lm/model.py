@@ -1,0 +1,283 @@
+"""The heart: a causal language model that feeds its last hidden state back as the next input embedding.
+
+Shapes: B rows, T columns, W columns of a window, K thoughts, D width, N supervised positions, V vocabulary.
+"""
+
+import copy
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    GenerationMixin,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.cache_utils import Cache, DynamicCache
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from coconut_lm import base as bases
+from coconut_lm import checks, recompute, tokens, vocabulary
+from coconut_lm.configuration import CoconutConfig
+from coconut_lm.errors import UserError
+from coconut_lm.feedback import MatchEmbedding, build
+
+IGNORE = -100
+
+
+@dataclass
+class Thoughts:
+    """The trace of a forward: what was fed at each column of `columns`, and which rows thought there."""
+
+    columns: list[int]
+    fed_BKD: Tensor
+    is_thought_BK: Tensor
+
+    @property
+    def norms_BK(self) -> Tensor:
+        return self.fed_BKD.norm(dim=-1)
+
+
+@dataclass
+class CoconutOutput(CausalLMOutputWithPast):
+    """`logits` are those of all columns, or, where labels were given, of the supervised positions (N, V)."""
+
+    last_hidden_state: Tensor | None = None
+    thoughts: Thoughts | None = None
+
+
+class NeverLatent(LogitsProcessor):
+    """The latent token stands for a thought in a prompt; as an output it would mean nothing."""
+
+    def __init__(self, latent_token_id: int) -> None:
+        self.latent_token_id = latent_token_id
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        scores = scores.clone()
+        scores[:, self.latent_token_id] = -torch.inf
+        return scores
+
+
+class CoconutForCausalLM(PreTrainedModel, GenerationMixin):
+    config_class = CoconutConfig
+    base_model_prefix = "base_causallm"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True
+
+    def __init__(self, config: CoconutConfig, base: PreTrainedModel | None = None) -> None:
+        super().__init__(config)
+        self.base_causallm = AutoModelForCausalLM.from_config(config.base_config) if base is None else base
+        self.feedback = build(**config.feedback, hidden_size=config.get_text_config().hidden_size)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        labels: Tensor | None = None,
+        columns: Sequence[int] | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        return_thoughts: bool = False,
+        **unused: Any,
+    ) -> CoconutOutput:
+        """`columns` are those that may hold a latent. The collator knows them; None looks for them, which
+        waits for the device and checks the ids on the way. Only ids in the prompt are thoughts: while
+        generating, `columns` is empty after the first call."""
+        seen = past_key_values.get_seq_length() if past_key_values is not None else 0
+        mask_BT = checks.attention_mask(input_ids, attention_mask, seen)
+        checks.length(mask_BT, bases.positions(self.config.get_text_config()))
+        if columns is None:
+            columns = self._find_columns(input_ids, mask_BT[:, seen:])
+        if position_ids is None:
+            position_ids = (mask_BT.cumsum(1) - 1).clamp_min(0)[:, seen:]
+        if past_key_values is None and (use_cache or len(columns) > 0):
+            past_key_values = DynamicCache(config=self.config.get_text_config())
+        hidden_BTD, thoughts = self._think(input_ids, mask_BT, position_ids, past_key_values, columns)
+        loss, logits = None, None
+        if labels is not None:
+            loss, logits = self._loss(hidden_BTD, labels, num_items_in_batch)
+        if labels is None or logits_to_keep is not None:
+            logits = bases.logits(self.base_causallm, hidden_BTD[:, -(logits_to_keep or 0) :])
+        return CoconutOutput(
+            loss=loss,
+            logits=logits,
+            past_key_values=past_key_values,
+            last_hidden_state=hidden_BTD,
+            thoughts=thoughts if return_thoughts else None,
+        )
+
+    def _think(
+        self,
+        input_ids: Tensor,
+        mask_BT: Tensor,
+        position_ids: Tensor,
+        cache: Cache | None,
+        columns: Sequence[int],
+    ) -> tuple[Tensor, Thoughts | None]:
+        """The algorithm: run up to a latent column, feed the last hidden state in there, run on."""
+        embeds_BTD = self.get_input_embeddings()(input_ids)
+        is_latent_BT = input_ids == self.config.latent_token_id
+        seen = mask_BT.shape[1] - input_ids.shape[1]
+        hidden: list[Tensor] = []
+        fed: list[Tensor] = []
+        for start, stop in pairwise([0, *columns, input_ids.shape[1]]):
+            chunk_BTD = embeds_BTD[:, start:stop]
+            if start > 0:
+                thought_BD = self._thought(hidden, mask_BT[:, seen : seen + start], is_latent_BT[:, :start])
+                fed.append(torch.where(is_latent_BT[:, start, None], thought_BD, chunk_BTD[:, 0]))
+                chunk_BTD = torch.cat([fed[-1][:, None], chunk_BTD[:, 1:]], dim=1)
+            states = self.base_causallm.base_model(
+                inputs_embeds=chunk_BTD,
+                attention_mask=mask_BT[:, : seen + stop],
+                position_ids=position_ids[:, start:stop],
+                past_key_values=cache,
+                use_cache=cache is not None,
+            )
+            hidden.append(states.last_hidden_state)
+        trace = Thoughts(list(columns), torch.stack(fed, 1), is_latent_BT[:, list(columns)]) if fed else None
+        return torch.cat(hidden, dim=1), trace
+
+    def _thought(self, hidden: list[Tensor], mask_BT: Tensor, is_latent_BT: Tensor) -> Tensor:
+        """What is fed next, made from the newest states of all columns so far."""
+        window = self.feedback.window
+        states_BWD = hidden[-1][:, -window:]
+        for earlier_BTD in reversed(hidden[:-1]):
+            if (lacking := window - states_BWD.shape[1]) == 0:
+                break
+            states_BWD = torch.cat([earlier_BTD[:, -lacking:], states_BWD], dim=1)
+        mask_BW = mask_BT[:, -states_BWD.shape[1] :]
+        thought_BD = self.feedback(states_BWD, mask_BW, is_latent_BT.sum(1))
+        scaled_BD = thought_BD / bases.input_scale(self.config.get_text_config())
+        return scaled_BD.to(self.get_input_embeddings().weight.dtype)
+
+    def _loss(self, hidden_BTD: Tensor, labels: Tensor, items: Tensor | int | None) -> tuple[Tensor, Tensor]:
+        """Cross-entropy at the supervised positions; the other logits are never computed."""
+        supervised = labels[:, 1:] != IGNORE
+        logits_NV = bases.logits(self.base_causallm, hidden_BTD[:, :-1][supervised][None])[0]
+        wide = logits_NV.float() if logits_NV.dtype in (torch.float16, torch.bfloat16) else logits_NV
+        total = F.cross_entropy(wide, labels[:, 1:][supervised], reduction="sum")
+        # A batch without a supervised position has loss zero and gradient zero, not 0/0.
+        return total / (supervised.sum().clamp_min(1) if items is None else items), logits_NV
+
+    def _find_columns(self, input_ids: Tensor, mask_BT: Tensor) -> list[int]:
+        checks.vocabulary(input_ids, self.config.vocab_size)
+        is_latent_BT = (input_ids == self.config.latent_token_id) & mask_BT.bool()
+        checks.begins_with_latent(is_latent_BT, mask_BT)
+        return is_latent_BT.any(0).nonzero().flatten().tolist()
+
+    def prepare_inputs_for_generation(
+        self, input_ids: Tensor, is_first_iteration: bool | None = False, **kwargs: Any
+    ) -> dict[str, Any]:
+        inputs = super().prepare_inputs_for_generation(
+            input_ids, is_first_iteration=is_first_iteration, **kwargs
+        )
+        if not is_first_iteration and kwargs.get("use_cache", True):
+            inputs["columns"] = ()
+        return inputs
+
+    def generate(self, *args: Any, logits_processor: LogitsProcessorList | None = None, **kwargs: Any) -> Any:
+        """transformers' `generate`: prompts padded on the left, any number of latents in each."""
+        never = NeverLatent(self.config.latent_token_id)
+        return super().generate(
+            *args, logits_processor=LogitsProcessorList([*(logits_processor or []), never]), **kwargs
+        )
+
+    @classmethod
+    def from_base(
+        cls,
+        base: str | os.PathLike[str] | PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        *,
+        feedback: Mapping[str, Any] | None = None,
+        new_token_init: str = "<<",
+        **kwargs: Any,
+    ) -> "CoconutForCausalLM":
+        """Makes any causal LM (a hub id, a folder, a config JSON to start from scratch, or a model) think.
+
+        `tokenizer` is given the latent tokens if it lacks them; without one, the base's own is loaded.
+        `feedback` holds the arguments of `coconut_lm.feedback.build`; `kwargs` go to transformers' loading.
+        """
+        if tokenizer is None:
+            tokenizer = tokens.load_tokenizer(
+                base.name_or_path if isinstance(base, PreTrainedModel) else base
+            )
+        tokens.add_latent_tokens(tokenizer)
+        model = base if isinstance(base, PreTrainedModel) else bases.load(base, len(tokenizer), **kwargs)
+        if isinstance(model, cls):
+            raise UserError("this model thinks already", given=model.name_or_path, do="use from_pretrained")
+        latent = vocabulary.grow(model, tokenizer, new_token_init)
+        config = CoconutConfig(
+            base_config=model.config,
+            start_token_id=latent.start,
+            end_token_id=latent.end,
+            latent_token_id=latent.latent,
+            pause_token_id=latent.pause,
+            pad_token_id=latent.pad,
+            eos_token_id=latent.eos,
+            feedback=dict(feedback or {}),
+            dtype=model.dtype,
+        )
+        return cls(config, base=model)._take_over(model)
+
+    def _take_over(self, base: PreTrainedModel) -> "CoconutForCausalLM":
+        """The base's place, precision and habits become ours."""
+        self.feedback.to(device=base.device, dtype=base.dtype)
+        if isinstance(self.feedback, MatchEmbedding):
+            self.feedback.embedding_norm.fill_(bases.mean_embedding_norm(self.get_input_embeddings()))
+        self.generation_config = copy.deepcopy(base.generation_config)
+        self.generation_config.pad_token_id = self.config.pad_token_id
+        if self.generation_config.eos_token_id is None:
+            self.generation_config.eos_token_id = self.config.eos_token_id
+        return self.train(base.training)
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
+        """As transformers', but a checkpoint that does not fit whole is an error, not a warning."""
+        model, info = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        kinds = ("missing_keys", "unexpected_keys", "mismatched_keys")
+        wrong = [
+            f"  {kind.replace('_', ' ')}: {', '.join(map(str, info[kind]))}"
+            for kind in kinds
+            if info.get(kind)
+        ]
+        if wrong:
+            raise UserError("\n".join(["the checkpoint does not fit the model", *wrong]), given=args[0])
+        return (model, info) if output_loading_info else model
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.base_causallm.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.base_causallm.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.base_causallm.get_output_embeddings()
+
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        self.base_causallm.set_output_embeddings(new_embeddings)
+
+    def _set_gradient_checkpointing(
+        self, enable: bool = True, gradient_checkpointing_func: Any = checkpoint, **_: Any
+    ) -> None:
+        if enable:
+            recompute.enable(self.base_causallm, gradient_checkpointing_func)
+        else:
+            recompute.disable(self.base_causallm)
+
+
+AutoConfig.register("coconut", CoconutConfig)
+AutoModelForCausalLM.register(CoconutConfig, CoconutForCausalLM)

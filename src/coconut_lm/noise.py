@@ -1,0 +1,129 @@
+"""Noise on thoughts: the kinds and schedules as pure functions.
+
+A draw is keyed by integers (seed, example, thought, ...), so the same key gives the same noise whatever the
+batch, the order or the device. Kinds and their names follow the noise study of PEERS' NoisyCoconut
+(arXiv 2605.08221); scale 0 always returns the thought unchanged.
+
+Shapes: B rows, D width.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+EPS = 1e-8
+Kind = Callable[[Tensor, float, Tensor], Tensor]
+Schedule = Callable[[float, int, int, float], float]
+
+
+def _norm(h_BD: Tensor) -> Tensor:
+    return h_BD.norm(dim=-1, keepdim=True)
+
+
+def _unit(g_BD: Tensor) -> Tensor:
+    return g_BD / (_norm(g_BD) + EPS)
+
+
+def gaussian(h_BD: Tensor, scale: float, g_BD: Tensor) -> Tensor:
+    return h_BD + scale * g_BD
+
+
+def gaussian_scaled(h_BD: Tensor, scale: float, g_BD: Tensor) -> Tensor:
+    """The noise is `scale` times as long as the thought."""
+    return h_BD + scale * _norm(h_BD) * _unit(g_BD)
+
+
+def snr(h_BD: Tensor, scale: float, g_BD: Tensor) -> Tensor:
+    """The thought is `scale` times as long as the noise (a ratio of norms, not of powers)."""
+    return h_BD if scale == 0 else h_BD + _norm(h_BD) / scale * _unit(g_BD)
+
+
+def uniform(h_BD: Tensor, scale: float, u_BD: Tensor) -> Tensor:
+    """`u_BD` is uniform in [0, 1)."""
+    return h_BD + scale * (2 * u_BD - 1)
+
+
+def orthogonal(h_BD: Tensor, scale: float, g_BD: Tensor) -> Tensor:
+    """Turns the thought without moving along it."""
+    along = (g_BD * h_BD).sum(-1, keepdim=True) / (_norm(h_BD) ** 2 + EPS)
+    return h_BD + scale * _norm(h_BD) * _unit(g_BD - along * h_BD)
+
+
+def targeted_same(h_BD: Tensor, scale: float, _: Tensor) -> Tensor:
+    return h_BD * (1 + scale)
+
+
+def targeted_opposite(h_BD: Tensor, scale: float, _: Tensor) -> Tensor:
+    return h_BD * (1 - scale)
+
+
+def dropout(h_BD: Tensor, scale: float, u_BD: Tensor) -> Tensor:
+    """Zeroes each number with probability `scale`; no rescaling. `u_BD` is uniform in [0, 1)."""
+    return h_BD * (u_BD >= min(scale, 1.0)).to(h_BD.dtype)
+
+
+KINDS: dict[str, Kind] = {
+    "gaussian": gaussian,
+    "gaussian_scaled": gaussian_scaled,
+    "snr": snr,
+    "uniform": uniform,
+    "orthogonal": orthogonal,
+    "targeted_same": targeted_same,
+    "targeted_opposite": targeted_opposite,
+    "dropout": dropout,
+}
+UNIFORM = {"uniform", "dropout"}  # kinds whose draws are uniform in [0, 1) instead of normal
+
+
+def draw(kind: str, keys: Sequence[Sequence[int]], like_BD: Tensor) -> Tensor:
+    """One row of random numbers per key, made on the host so that every device gets the same."""
+    rows = []
+    for key in keys:
+        rng = np.random.default_rng(list(key))
+        size = like_BD.shape[-1]
+        rows.append(rng.random(size) if kind in UNIFORM else rng.standard_normal(size))
+    return torch.as_tensor(np.stack(rows)).to(like_BD)
+
+
+SCHEDULES: dict[str, Schedule] = {
+    # (scale, step, steps, decay) -> the scale of this step
+    "none": lambda scale, step, steps, decay: 0.0,
+    "constant": lambda scale, step, steps, decay: scale,
+    "linear": lambda scale, step, steps, decay: scale * (1 - step / steps),
+    "cosine": lambda scale, step, steps, decay: scale * (1 + math.cos(math.pi * step / steps)) / 2,
+    "exponential": lambda scale, step, steps, decay: scale * math.exp(-decay * step),
+    # The thought's norm over its running mean multiplies this one; who keeps the mean applies it.
+    "adaptive": lambda scale, step, steps, decay: scale * math.exp(-decay * step),
+}
+
+
+def diagnostics(kind: str, scale: float, clean_BD: Tensor, noisy_BD: Tensor) -> dict[str, float | str]:
+    """What the noise did to these thoughts, averaged over rows."""
+    noise_BD = noisy_BD - clean_BD
+    clean, noise, noisy = (_norm(x).squeeze(-1) for x in (clean_BD, noise_BD, noisy_BD))
+    cosine = (clean_BD * noise_BD).sum(-1) / (clean * noise + EPS)
+    report: dict[str, float | str] = {
+        "noise_type": kind,
+        "noise_scale": scale,
+        "original_norm": clean.mean().item(),
+        "noise_norm": noise.mean().item(),
+        "perturbed_norm": noisy.mean().item(),
+        "norm_change_ratio": (noisy / (clean + EPS)).mean().item(),
+    }
+    extra: dict[str, dict[str, float | str]] = {
+        "gaussian_scaled": {"scale_ratio": (noise / (clean + EPS)).mean().item()},
+        "snr": {
+            "target_snr": scale,
+            "actual_snr": (clean / (noise + EPS)).mean().item(),
+            "signal_power": (clean**2).mean().item(),
+            "noise_power": (noise**2).mean().item(),
+        },
+        "orthogonal": {"orthogonality": cosine.abs().mean().item()},
+        "targeted_same": {"direction": "same"},
+        "targeted_opposite": {"direction": "opposite"},
+        "dropout": {"dropout_prob": min(scale, 1.0)},
+    }
+    return report | extra.get(kind, {})
