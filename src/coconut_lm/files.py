@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import TextIO
 
 from coconut_lm.errors import UserError
 
@@ -16,8 +16,8 @@ def refuse_overwrite(path: Path, force: bool) -> None:
 
 
 @contextmanager
-def atomic_write(path: str | os.PathLike[str], *, force: bool = True) -> Iterator[IO[str]]:
-    """Opens a UTF-8 text file that takes the name `path` only if the block ends well."""
+def atomic_write(path: str | os.PathLike[str], *, force: bool = True) -> Iterator[TextIO]:
+    """Opens a UTF-8 text file that takes the name `path` if the block ends well; `.buffer` takes bytes."""
     path = Path(path)
     refuse_overwrite(path, force)
     path.parent.mkdir(parents=True, exist_ok=True)
