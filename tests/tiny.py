@@ -23,6 +23,8 @@ COMMON = dict(
     bos_token_id=EOS,
     eos_token_id=EOS,
 )
+# Tied to its head, Gemma's scaled embeddings would make it repeat one token for ever.
+UNTIED = dict(tie_word_embeddings=False)
 SLIDING = dict(sliding_window=6, layer_types=["sliding_attention", "full_attention"])
 FAMILIES: dict[str, dict[str, Any]] = {
     "gpt2": dict(
@@ -39,9 +41,9 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "qwen3": COMMON,
     "mistral": COMMON | dict(sliding_window=6),
     "phi3": COMMON | dict(sliding_window=6),
-    "gemma": COMMON,
-    "gemma2": COMMON | SLIDING | dict(attn_implementation="eager"),
-    "gemma3_text": COMMON | SLIDING,
+    "gemma": COMMON | UNTIED,
+    "gemma2": COMMON | SLIDING | UNTIED | dict(attn_implementation="eager"),
+    "gemma3_text": COMMON | SLIDING | UNTIED,
     "granite": COMMON | dict(embedding_multiplier=12.0, logits_scaling=8.0),
     "gpt_oss": COMMON | SLIDING | dict(num_local_experts=2, num_experts_per_tok=1),
 }

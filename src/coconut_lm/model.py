@@ -115,7 +115,7 @@ class CoconutForCausalLM(PreTrainedModel, GenerationMixin):
         return CoconutOutput(
             loss=loss,
             logits=logits,
-            past_key_values=past_key_values,
+            past_key_values=None if use_cache is False else past_key_values,
             last_hidden_state=hidden_BTD,
             thoughts=thoughts if return_thoughts else None,
         )
@@ -185,12 +185,19 @@ class CoconutForCausalLM(PreTrainedModel, GenerationMixin):
         inputs = super().prepare_inputs_for_generation(
             input_ids, is_first_iteration=is_first_iteration, **kwargs
         )
+        # For a static cache the parent makes a mask of this one pass; each of ours needs its own.
+        inputs["attention_mask"] = kwargs.get("attention_mask")
         if not is_first_iteration and kwargs.get("use_cache", True):
             inputs["columns"] = ()
         return inputs
 
     def generate(self, *args: Any, logits_processor: LogitsProcessorList | None = None, **kwargs: Any) -> Any:
         """transformers' `generate`: prompts padded on the left, any number of latents in each."""
+        chunked = {**vars(kwargs.get("generation_config") or self.generation_config), **kwargs}
+        if chunked.get("prefill_chunk_size") is not None:
+            raise UserError(
+                "a prompt with thoughts is read whole", given="prefill_chunk_size", do="leave it out"
+            )
         never = NeverLatent(self.config.latent_token_id)
         return super().generate(
             *args, logits_processor=LogitsProcessorList([*(logits_processor or []), never]), **kwargs

@@ -47,6 +47,23 @@ def add_latent_tokens(tokenizer: Any, pause: bool = False) -> LatentTokens:
     return latent_tokens(tokenizer)
 
 
+def load_tokenizer(source: str | os.PathLike[str], pause: bool = False) -> Any:
+    """A hub id's or folder's tokenizer, with the latent tokens."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            "no tokenizer could be loaded",
+            given=source,
+            expected="a hub id, or a folder with tokenizer.json",
+            do=f"({str(error).splitlines()[0]})",
+        ) from error
+    add_latent_tokens(tokenizer, pause)
+    return tokenizer
+
+
 def latent_tokens(tokenizer: Any) -> LatentTokens:
     """The ids of a tokenizer that already has them."""
     vocabulary = tokenizer.get_vocab()
@@ -136,7 +153,7 @@ def encode(
 def _read_cache(path: Path) -> EncodedSet | None:
     """None where there is no cache or a damaged one (npz files carry checksums)."""
     try:
-        with np.load(path) as file:
+        with open(path, "rb") as opened, np.load(opened) as file:  # np.load alone leaves a damaged file open
             return EncodedSet(file["ids"], file["pieces"], file["firsts"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         return None
