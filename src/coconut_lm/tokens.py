@@ -130,6 +130,9 @@ class EncodedSet:
         question, *steps, answer = (self.ids[begin:end] for begin, end in pairwise(bounds))
         return Encoded(question, tuple(steps), answer)
 
+    def __iter__(self) -> Iterator[Encoded]:
+        return (self[index] for index in range(len(self)))
+
     def lengths(self) -> NDArray[np.int64]:
         """Tokens of every example: question, all steps and answer."""
         return np.diff(self.pieces[self.firsts])
@@ -216,10 +219,10 @@ def _refuse_markers(encoded: EncodedSet, tokenizer: Any) -> None:
     markers = {added[token]: token for token in (START, END, LATENT, PAUSE) if token in added}
     (found,) = np.nonzero(np.isin(encoded.ids, list(markers)))
     if len(found):
-        example = int(np.searchsorted(encoded.pieces[encoded.firsts], found[0], side="right"))
+        nth = np.searchsorted(encoded.pieces[encoded.firsts], found[0], side="right")
         raise UserError(
             "an example spells out a token that stands for a thought",
-            given=f"{markers[int(encoded.ids[found[0]])]} in example {example}",
+            given=f"{markers[int(encoded.ids[found[0]])]} in example {nth} of {len(encoded)}",
             do="remove it from the text",
         )
 

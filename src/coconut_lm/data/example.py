@@ -186,21 +186,17 @@ def _parse(text: str, path: Path, line: int) -> Any:
 
 def _dataset(source: str, path: Path, split: str | None, name: str | None) -> Iterator[tuple[str, Any]]:
     """Rows of a folder saved by or readable to `datasets`, or of the hub."""
-    hub = re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", source) and path.suffix not in (
-        ".json",
-        ".jsonl",
-        ".txt",
-    )
-    if not path.is_dir() and not hub:
+    hub = re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", source)
+    if not path.is_dir() and (not hub or path.suffix in (".json", ".jsonl", ".txt")):
         raise UserError(f"{path} does not exist", expected="a JSON file, a data set folder, or a hub id")
     import datasets
 
     saved = any((path / mark).is_file() for mark in ("dataset_info.json", "dataset_dict.json"))
     try:
-        found = datasets.load_from_disk(source) if saved else datasets.load_dataset(source, name)
+        found = datasets.load_from_disk(path) if saved else datasets.load_dataset(str(path), name)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise UserError(
-            f"{source} is no file or folder here, and cannot be read as a data set",
+            f"{source} is no JSON file here, and cannot be read as a data set",
             given=f"{type(error).__name__}: {error}",
             do="check the spelling, the connection and your access",
         ) from None
