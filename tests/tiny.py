@@ -52,6 +52,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
 def base_model(family: str, dtype: torch.dtype = torch.float64, **changes: Any) -> PreTrainedModel:
     """Weights large enough that thoughts matter and greedy texts vary."""
     torch.manual_seed(7)
+    if changes.get("vocab_size", 67) < 67:
+        changes = dict.fromkeys(["pad_token_id", "bos_token_id", "eos_token_id"], 0) | changes
     config = AutoConfig.for_model(family, initializer_range=0.3, **(FAMILIES[family] | changes))
     options = {"experts_implementation": "eager"} if family == "gpt_oss" else {}
     return AutoModelForCausalLM.from_config(config, **options).eval().to(dtype)

@@ -78,6 +78,9 @@ class CoconutForCausalLM(PreTrainedModel, GenerationMixin):
         super().__init__(config)
         self.base_causallm = AutoModelForCausalLM.from_config(config.base_config) if base is None else base
         self.feedback = build(**config.feedback, hidden_size=config.get_text_config().hidden_size)
+        # peft reads these from the outermost model: without them an adapter would part tied embeddings.
+        tied = getattr(self.base_causallm, "all_tied_weights_keys", {})
+        self._tied_weights_keys = {f"base_causallm.{a}": f"base_causallm.{b}" for a, b in tied.items()}
         self.post_init()
 
     def forward(
@@ -254,6 +257,7 @@ class CoconutForCausalLM(PreTrainedModel, GenerationMixin):
     @classmethod
     def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
         """As transformers', but a checkpoint that does not fit whole is an error, not a warning."""
+        kwargs.setdefault("ignore_mismatched_sizes", True)  # they are reported below, with the others
         model, info = super().from_pretrained(*args, output_loading_info=True, **kwargs)
         kinds = ("missing_keys", "unexpected_keys", "mismatched_keys")
         wrong = [
