@@ -34,6 +34,24 @@ def atomic_write(path: str | os.PathLike[str], *, force: bool = True) -> Iterato
         raise
 
 
+def read_text(path: str | os.PathLike[str]) -> str:
+    """A UTF-8 file, with or without a byte order mark, its line ends made \\n; a wrong byte is told with its line."""
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {path}", given=error.strerror, expected="a UTF-8 text file") from None
+    try:
+        text = data.decode("utf-8").removeprefix("\ufeff")
+        return text.replace("\r\n", "\n").replace("\r", "\n")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            f"{path} is not UTF-8",
+            given=f"byte 0x{data[error.start]:02x} at offset {error.start}, in line {line}",
+            do="save the file as UTF-8",
+        ) from None
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

@@ -3,7 +3,7 @@
 A value may be written as YAML would read it or as text that reads so ("None", "1e-4", "True").
 """
 
-import os.path
+import os
 from collections.abc import Iterable
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -65,6 +65,8 @@ class Section(BaseModel):
         kinds = kinds_of(cls.model_fields[info.field_name or ""].annotation)
         if isinstance(value, str) and str not in kinds:
             value = scalar(value)
+        if isinstance(value, os.PathLike) and str in kinds:
+            value = os.fspath(value)
         if value in ("None", "null") and NoneType in kinds:
             return None
         if isinstance(value, float) and value.is_integer() and int in kinds:

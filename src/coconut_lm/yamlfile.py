@@ -37,6 +37,13 @@ class _Dumper(yaml.SafeDumper):
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        # Without the escapes of double quotes PyYAML loses line breaks such as U+0085.
+        return self.represent_scalar(f"{_TAG}str", data, style=None if data.isprintable() else '"')
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)
+
 
 for _side in (_Loader, _Dumper):
     _side.add_implicit_resolver(f"{_TAG}float", _NUMBER, list("-+.0123456789"))

@@ -1,15 +1,14 @@
 """The reference algorithm and the oracle against figures recorded from the published code, and each other."""
 
-import importlib.util
 import json
 from functools import cache
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import pytest
+import reference
 import torch
 from safetensors.torch import load_file
+from tiny import FAMILIES, base_model
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
@@ -21,44 +20,6 @@ NEVER = -1  # an end token that no model writes
 ROWS = [(row["input_ids"], row["labels"]) for row in RECORDED["rows"]]
 BATCH = {name: torch.tensor(values) for name, values in RECORDED["batch"].items()}
 
-TINY = dict(
-    vocab_size=67,
-    hidden_size=32,
-    intermediate_size=48,
-    num_hidden_layers=2,
-    num_attention_heads=4,
-    num_key_value_heads=2,
-    head_dim=8,
-    pad_token_id=EOS,
-    bos_token_id=EOS,
-    eos_token_id=EOS,
-)
-SLIDING = dict(sliding_window=6, layer_types=["sliding_attention", "full_attention"])
-FAMILIES: dict[str, dict[str, Any]] = {
-    "gpt2": dict(vocab_size=67, n_embd=32, n_layer=2, n_head=4, bos_token_id=EOS, eos_token_id=EOS),
-    "llama": TINY,
-    "qwen3": TINY,
-    "mistral": TINY | dict(sliding_window=6),
-    "phi3": TINY | dict(sliding_window=6),
-    "gemma": TINY,
-    "gemma2": TINY | SLIDING,
-    "gemma3_text": TINY | SLIDING,
-    "granite": TINY | dict(embedding_multiplier=12.0),
-    "gpt_oss": TINY | SLIDING | dict(num_local_experts=2, num_experts_per_tok=1),
-}
-
-
-def load_reference() -> ModuleType:
-    """benchmarks/ is no package: the file is loaded by its path."""
-    spec = importlib.util.spec_from_file_location("reference", ROOT / "benchmarks" / "reference.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-reference = load_reference()
-
 
 def recorded_model(dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     model = GPT2LMHeadModel(GPT2Config.from_pretrained(GOLDEN / "gpt2_tiny_config.json"))
@@ -69,13 +30,8 @@ def recorded_model(dtype: torch.dtype = torch.float32) -> PreTrainedModel:
 
 @cache
 def random_model(family: str) -> PreTrainedModel:
-    """Weights large enough that thoughts matter and greedy texts vary; float64 where the family can."""
-    torch.manual_seed(7)
-    config = AutoConfig.for_model(family, initializer_range=0.3, **FAMILIES[family])
-    options = {"experts_implementation": "eager"} if family == "gpt_oss" else {}
-    model = AutoModelForCausalLM.from_config(config, **options).eval()
     # Gemma 2 has eager attention alone: a float32 softmax, where a float64 mask is -inf and a padded row nan.
-    return model if family == "gemma2" else model.double()
+    return base_model(family, torch.float32 if family == "gemma2" else torch.float64)
 
 
 def assert_gradients_as_recorded(model: PreTrainedModel) -> None:

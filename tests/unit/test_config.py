@@ -138,6 +138,7 @@ def test_the_task_is_told_from_the_file(val_path: str | None, task: str) -> None
 def test_home_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/ada")
     assert quick(save_path="~/runs", name="a").run_dir == Path("/home/ada/runs/a")
+    assert quick(save_path=Path("~/runs")).save_path == "/home/ada/runs"
 
 
 # -- overrides

@@ -84,16 +84,16 @@ def style_of(example: Example) -> Style:
 
 def parse(example: Example) -> Puzzle:
     """The puzzle of an example that carries its graph."""
-    symbols, edges, root, target, negative = (example.extra.get(field) for field in FIELDS)
     words = example.question.split()
     try:
+        symbols, edges, root, target, negative = (example.extra[field] for field in FIELDS)
         graph = Graph(len(symbols), tuple((a, b) for a, b in edges))
         first_word = words[style_of(example).first_option]
         first = target if first_word == symbols[target] else negative
         puzzle = Puzzle(graph, root, _other(graph, root, target, negative), target, negative, first)
         if target in puzzle.depth:
             return puzzle
-    except (TypeError, ValueError, LookupError):  # None, or a node that is not there
+    except (TypeError, ValueError, LookupError):  # a field or a node that is not there
         pass
     raise UserError(
         "not a ProsQA example",
