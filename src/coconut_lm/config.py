@@ -99,7 +99,7 @@ def _examine(given: Mapping[str, Any], *, check_files: bool = False) -> tuple[Sc
     except ValidationError as error:
         told = {_key_of(each): _told(each, values) for each in reversed(error.errors())}
         mistakes += [line for key, line in reversed(told.items()) if key not in wrong]
-        wrong |= {key.partition(".")[0] for key in told}
+        wrong |= {str(each["loc"][0]) for each in error.errors()}
         config = Schema(**{"method": "cot"} | {key: v for key, v in values.items() if key not in wrong})
     config = config.model_copy(update={k: v for k, v in implied(config).items() if k not in wrong})
     findings = [*contradictions(config), *(absent(config) if check_files else ())]

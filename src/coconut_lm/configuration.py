@@ -6,14 +6,15 @@ from transformers import AutoConfig, PreTrainedConfig
 
 
 class CoconutConfig(PreTrainedConfig):
-    """`feedback` holds the arguments of `coconut_lm.feedback.build`."""
+    """`base_config` is a configuration, or a dict of one with its `model_type`; `feedback` holds the
+    arguments of `coconut_lm.feedback.build`."""
 
     model_type = "coconut"
     sub_configs = {"base_config": AutoConfig}
 
     def __init__(
         self,
-        base_config: PreTrainedConfig | dict[str, Any] | None = None,
+        base_config: Any = None,
         start_token_id: int | None = None,
         end_token_id: int | None = None,
         latent_token_id: int | None = None,
@@ -38,7 +39,8 @@ class CoconutConfig(PreTrainedConfig):
         super().__init__(**kwargs)
 
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
-        return self.base_config.get_text_config(decoder=decoder, encoder=encoder)
+        text_config: PreTrainedConfig = self.base_config.get_text_config(decoder=decoder, encoder=encoder)
+        return text_config
 
     @property
     def vocab_size(self) -> int:

@@ -1,8 +1,6 @@
 """What a model feeds back to itself as a thought, made from its last hidden states.
 
-A feedback is a module with a `window` (how many columns back it looks) and
-`forward(h_BWD, mask_BW, index_B) -> thought_BD`: hidden states in the order of the text, which of them are no
-padding, and the number of the thought within its row.
+Your own feedback is a `Feedback`: put it at `model.feedback`, or an entry for it into FEEDBACKS.
 
 Shapes: B rows, W columns of the window, D width.
 """
@@ -19,16 +17,27 @@ from coconut_lm.errors import UserError
 FLOOR = 1e-6
 
 
-class LastHidden(nn.Module):
-    """Coconut (arXiv 2412.06769): the last hidden state itself."""
+class Feedback(nn.Module):
+    """How many columns back it looks, and the thought it makes of the hidden states there.
 
-    window = 1
+    `forward(h_BWD, mask_BW, index_B) -> thought_BD`: states in the order of the text, which of them are no
+    padding, and the number of the thought within its row.
+    """
+
+    window: int = 1
+
+    def forward(self, h_BWD: Tensor, mask_BW: Tensor, index_B: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class LastHidden(Feedback):
+    """Coconut (arXiv 2412.06769): the last hidden state itself."""
 
     def forward(self, h_BWD: Tensor, mask_BW: Tensor, index_B: Tensor) -> Tensor:
         return h_BWD[:, -1]
 
 
-class Window(nn.Module):
+class Window(Feedback):
     """A weighted mean of the last states; weights by recency: the first belongs to the state just before.
 
     `scope="pass"` lets only a row's first thought see more than one state: what a window over the states of
@@ -82,10 +91,10 @@ class LearnedWindow(Window):
         return self.latent_weights.softmax(0)
 
 
-class Projected(nn.Module):
+class Projected(Feedback):
     """Linear, GELU, Linear, LayerNorm behind another feedback."""
 
-    def __init__(self, inner: nn.Module, hidden_size: int, width: int) -> None:
+    def __init__(self, inner: Feedback, hidden_size: int, width: int) -> None:
         super().__init__()
         self.inner = inner
         self.window = inner.window
@@ -100,10 +109,10 @@ class Projected(nn.Module):
         return self.layers(self.inner(h_BWD, mask_BW, index_B))
 
 
-class MatchEmbedding(nn.Module):
+class MatchEmbedding(Feedback):
     """Gives thoughts the mean length of the token embeddings, for models whose states dwarf them."""
 
-    def __init__(self, inner: nn.Module, embedding_norm: float = 1.0) -> None:
+    def __init__(self, inner: Feedback, embedding_norm: float = 1.0) -> None:
         super().__init__()
         self.inner = inner
         self.window = inner.window
@@ -115,7 +124,7 @@ class MatchEmbedding(nn.Module):
         return thought_BD * (self.get_buffer("embedding_norm").to(thought_BD.dtype) / length_B1)
 
 
-class Noisy(nn.Module):
+class Noisy(Feedback):
     """Wraps any feedback and perturbs its thoughts.
 
     where: "first", "all" or the number of one thought. `keys` names the example of each row, so that an
@@ -125,7 +134,7 @@ class Noisy(nn.Module):
 
     def __init__(
         self,
-        inner: nn.Module,
+        inner: Feedback,
         kind: str,
         scale: float,
         *,
@@ -194,7 +203,7 @@ def _known(what: str, name: str, known: dict[str, Any]) -> None:
         raise UserError(f"unknown {what}", given=name, expected=", ".join(known))
 
 
-FEEDBACKS: dict[str, Callable[..., nn.Module]] = {
+FEEDBACKS: dict[str, Callable[..., Feedback]] = {
     "coconut": LastHidden,
     "fixed_window": FixedWindow,
     "learnable_weights": LearnedWindow,
@@ -208,7 +217,7 @@ def build(
     projection: int | None = None,
     latent_norm: str = "none",
     **settings: Any,
-) -> nn.Module:
+) -> Feedback:
     """The feedback that a configuration describes; `settings` are the arguments of its kind."""
     _known("feedback", kind, FEEDBACKS)
     feedback = FEEDBACKS[kind](**settings)

@@ -30,7 +30,7 @@ from coconut_lm import base as bases
 from coconut_lm import checks, recompute, tokens, vocabulary
 from coconut_lm.configuration import CoconutConfig
 from coconut_lm.errors import UserError
-from coconut_lm.feedback import MatchEmbedding, build
+from coconut_lm.feedback import Feedback, MatchEmbedding, build
 
 IGNORE = -100
 
@@ -69,6 +69,7 @@ class NeverLatent(LogitsProcessor):
 
 
 class CoconutForCausalLM(PreTrainedModel, GenerationMixin):
+    feedback: Feedback
     config_class = CoconutConfig
     base_model_prefix = "base_causallm"
     supports_gradient_checkpointing = True
@@ -247,7 +248,9 @@ class CoconutForCausalLM(PreTrainedModel, GenerationMixin):
         """The base's place, precision and habits become ours."""
         self.feedback.to(device=base.device, dtype=base.dtype)
         if isinstance(self.feedback, MatchEmbedding):
-            self.feedback.embedding_norm.fill_(bases.mean_embedding_norm(self.get_input_embeddings()))
+            self.feedback.get_buffer("embedding_norm").fill_(
+                bases.mean_embedding_norm(self.get_input_embeddings())
+            )
         self.generation_config = copy.deepcopy(base.generation_config)
         self.generation_config.pad_token_id = self.config.pad_token_id
         if self.generation_config.eos_token_id is None:

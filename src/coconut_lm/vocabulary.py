@@ -31,10 +31,10 @@ def grow(base: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, init: str = 
     return latent
 
 
-def _tables(base: PreTrainedModel) -> list[Tensor]:
+def _tables(base: PreTrainedModel) -> list[nn.Parameter]:
     """The input table, and the output table where it is another one."""
     modules: list[nn.Module | None] = [base.get_input_embeddings(), base.get_output_embeddings()]
-    weights = [module.weight for module in modules if module is not None]
+    weights = [module.get_parameter("weight") for module in modules if module is not None]
     return weights[:1] if len(weights) == 2 and weights[0] is weights[1] else weights
 
 

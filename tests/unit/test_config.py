@@ -114,8 +114,7 @@ def test_what_keys_imply() -> None:
     )
     assert quick(latent_variant="fixed_window").latent_window_weights == (0.6, 0.3, 0.1)
     assert quick(method="pause", c_thought=2, max_latent_stage=3).pause_tokens == 6
-    own = load({"method": "cot", "model_config_path": "gpt2.json"}, check_files=False)
-    assert own.tokenizer == "openai-community/gpt2"
+    assert quick(model_id=None, model_config_path="gpt2.json").tokenizer == "openai-community/gpt2"
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,23 @@ def test_a_wrong_type_is_told(key: str, wrong: Any) -> None:
     assert f"has 1 mistake\n  {said}" in str(caught.value)
 
 
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(KEYS)
+ODD_KEYS = st.sampled_from([*KEYS, *METHOD_FLAGS, "r", "icot", "lora"]) | st.text() | st.integers()
+ANYTHING = st.recursive(SCALARS, lambda of: st.lists(of) | st.dictionaries(ODD_KEYS, of), max_leaves=5)
+LINES = st.builds("{}={}".format, st.sampled_from(KEYS) | st.text(), st.text() | SCALARS)
+
+
+@given(st.dictionaries(ODD_KEYS, ANYTHING), st.lists(LINES, max_size=3))
+@settings(deadline=None, max_examples=100)
+def test_whatever_is_given_it_loads_or_says_why(values: dict[Any, Any], overrides: list[str]) -> None:
+    try:
+        config = load(SMALL | values, overrides)
+    except UserError as error:
+        assert "mistake" in str(error)
+    else:
+        assert isinstance(config, Config)
+
+
 @pytest.mark.parametrize("key", KEYS)
 def test_null_is_for_keys_that_allow_it(key: str) -> None:
     spelled = {"method", "model_id", "report_to", "latent_variant"}

@@ -35,7 +35,7 @@ FAMILIES = [family.split() for family in re.split(r"[;\n]", _FAMILIES.strip())] 
 
 # How often a rule is negated, measured by where it stands: on the chain, beside it, as the one asked for.
 NEGATED = {"chain": 0.27, "side": 0.33, "asked": 0.45}
-SPLITS = {"train": 0.90, "valid": 0.02, "test": 0.08}
+TRAIN_PERCENT, VALID_PERCENT = 90, 2
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def convert(source: str | os.PathLike[str] | Mapping[str, Any]) -> dict[str, lis
     """The original generator's JSON, split in its order: 90 % train, 2 % valid (rounded down), rest test."""
     records = source if isinstance(source, Mapping) else _read(Path(source))
     examples = [_converted(name, record) for name, record in records.items()]
-    train, valid = (int(len(examples) * SPLITS[name] + 1e-9) for name in ("train", "valid"))
+    train, valid = (len(examples) * percent // 100 for percent in (TRAIN_PERCENT, VALID_PERCENT))
     return {
         "train": examples[:train],
         "valid": examples[train : train + valid],
