@@ -136,22 +136,26 @@ def _section(key: Any) -> type[Section]:
 
 
 def _key_of(error: ErrorDetails) -> str:
-    """`lr` or `lora.r`; what pydantic adds to it names an item or an arm of a union."""
-    depth = 1 if _section(error["loc"][0]) is Schema else 2
-    return ".".join(map(str, error["loc"][:depth]))
+    return ".".join(map(str, _place_of(error)))
+
+
+def _place_of(error: ErrorDetails) -> tuple[int | str, ...]:
+    """`lr`, or `lora` and `r`; what pydantic adds to it names an item or an arm of a union."""
+    return error["loc"][: 1 if _section(error["loc"][0]) is Schema else 2]
 
 
 def _told(error: ErrorDetails, values: Mapping[str, Any]) -> str:
-    key = _key_of(error)
-    top, dot, name = key.partition(".")
-    section = _section(top) if dot else Schema
-    if error["type"] == "extra_forbidden":
-        return f"{key}: unknown key, given {_shown(error['input'])}{_nearest(key, _all_keys())}"
-    field = section.model_fields[name or top]
+    top, *inner = _place_of(error)
+    key, name = _key_of(error), str(inner[0] if inner else top)
+    section = _section(top) if inner else Schema
+    if name not in section.model_fields:
+        near = "; write it as a section" if key in _all_keys() else _nearest(key, _all_keys())
+        return f"{key}: unknown key, given {_shown(error['input'])}{near}"
+    field = section.model_fields[name]
     expected = f"allowed: {allowed(field.annotation, field.metadata)}"
     if error["type"] == "missing":
         return f"{key}: missing; {expected}"
-    value = values[top][name] if dot else values[top]
+    value = values[str(top)][name] if inner else values[name]
     if str in kinds_of(field.annotation) and isinstance(value, int | float):
         return f"{key}: given {value}; {expected}; put it in quotes"
     words = expected.removeprefix("allowed: ").replace(" or ", ", ").split(", ")

@@ -107,11 +107,7 @@ def test_what_keys_imply() -> None:
     assert adapted.lora == Lora(r=8, alpha=16, dropout=0.05, target_modules=("c_attn", "c_proj"))
     assert (adapted.latent_variant, adapted.latent_window_scope) == ("learnable_weights", "history")
     assert quick(latent_variant="learnable_weights_lora", lora={"r": 2}).lora == Lora(r=2)
-    assert (quick().dtype, quick(bf16="pure").dtype, quick().latent_window_weights) == (
-        "float32",
-        "bfloat16",
-        None,
-    )
+    assert (quick().dtype, quick(bf16="pure").dtype) == ("float32", "bfloat16")
     assert quick(latent_variant="fixed_window").latent_window_weights == (0.6, 0.3, 0.1)
     assert quick(method="pause", c_thought=2, max_latent_stage=3).pause_tokens == 6
     assert quick(model_id=None, model_config_path="gpt2.json").tokenizer == "openai-community/gpt2"
@@ -224,6 +220,7 @@ def test_all_mistakes_are_said_at_once_with_the_nearest_names() -> None:
         ({"model_id": "tiny.json", "tokenizer": "word", "only_eval": True}, "untrained model"),
         ({"model_config_path": "gpt2.json"}, "two models"),
         ({"model_id": "tiny.json"}, "brings no tokenizer"),
+        ({"lora.r": 3}, "lora.r: unknown key, given 3; write it as a section"),
         ({"bf16": "pure", "dtype": "float32"}, "pure means bfloat16"),
         ({"latent_variant": "learnable_weights_lora", "lora": None}, "is the one without adapters"),
         ({"latent_variant": "fixed_window", "latent_window_size": 4}, "give the weights"),
@@ -232,7 +229,7 @@ def test_all_mistakes_are_said_at_once_with_the_nearest_names() -> None:
         ({"latent_window_weights": [1, 1, 1]}, "only fixed_window takes weights"),
     ],
 )
-def test_contradictions(given: dict[str, Any], said: str) -> None:
+def test_one_mistake(given: dict[str, Any], said: str) -> None:
     text = complaint(**given)
     assert said in text and "1 mistake" in text
 
