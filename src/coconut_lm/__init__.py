@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 _EXPORTS = {
     "CoconutConfig": "model",
     "CoconutForCausalLM": "model",
+    "Config": "config",
     "Example": "data.example",
     "UserError": "errors",
     "add_lora": "adapters",
