@@ -78,7 +78,7 @@ def last(curriculum: Curriculum, epoch: float) -> int:
 def tokens_by_epoch(curriculum: Curriculum, epoch: float) -> int:
     """The stage of icot is the number of reasoning tokens removed."""
     icot = curriculum.icot
-    removed = int(epoch * icot.remove_per_epoch + 1e-6)  # 1e-6: an epoch of 1/3 + 1/3 + 1/3 is whole
+    removed = int(epoch * icot.remove_per_epoch + 1e-6)  # 0.29 epochs of 100 are 28.999..
     return ALL if removed >= icot.remove_all_after else removed
 
 

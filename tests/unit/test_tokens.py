@@ -114,9 +114,10 @@ def test_an_index_out_of_range() -> None:
             encoded[index]
 
 
-def test_a_latent_token_written_in_a_text_is_refused() -> None:
+@pytest.mark.parametrize(("question", "step"), [("a", f"b {LATENT}"), (LATENT, "b")])
+def test_a_latent_token_written_in_a_text_is_refused(question: str, step: str) -> None:
     tokenizer = gpt2()
-    examples = [*EXAMPLES, Example("a", (f"b {LATENT}",), "c")]
+    examples = [*EXAMPLES, Example(question, (step,), "c")]
     encode(examples, tokenizer)
     add_latent_tokens(tokenizer)
     with pytest.raises(UserError, match=r"<\|latent\|> in example 4 of 4"):
