@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
 from coconut_lm.errors import UserError
-from coconut_lm.files import atomic_write
+from coconut_lm.files import atomic_write, read_text
 
 SHOWN = 10  # bad rows named in one message
 
@@ -148,16 +148,7 @@ def _json_lines(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _text(path: Path) -> str:
-    data = path.read_bytes()
-    try:
-        text = data.decode("utf-8").removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise UserError(
-            f"{path} is not UTF-8",
-            given=f"byte 0x{data[error.start]:02x} at offset {error.start}, in line {line}",
-            do="save the file as UTF-8",
-        ) from None
+    text = read_text(path)
     if not text.strip():
         raise UserError(
             f"{path} is empty", expected="a JSON list of examples, or one example a line (.jsonl)"
