@@ -35,7 +35,7 @@ def atomic_write(path: str | os.PathLike[str], *, force: bool = True) -> Iterato
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
-    """A UTF-8 file, with or without a byte order mark, its line ends made \\n; a wrong byte is told with its line."""
+    """A UTF-8 file, with or without a byte order mark, its line ends made \\n."""
     try:
         data = Path(path).read_bytes()
     except OSError as error:
