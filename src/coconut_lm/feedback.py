@@ -226,3 +226,14 @@ def build(
     if latent_norm not in ("none", "match_embedding"):
         raise UserError("unknown latent_norm", given=latent_norm, expected="none, match_embedding")
     return MatchEmbedding(feedback) if latent_norm == "match_embedding" else feedback
+
+
+def settings(config: Any) -> dict[str, Any]:
+    """The arguments of `build` that a run's configuration (or any object with its keys) asks for."""
+    kind = {"learnable_weights_lora": "learnable_weights"}.get(config.latent_variant, config.latent_variant)
+    of_kind: dict[str, dict[str, Any]] = {
+        "fixed_window": {"weights": config.latent_window_weights, "scope": config.latent_window_scope},
+        "learnable_weights": {"window": config.latent_window_size, "scope": config.latent_window_scope},
+    }
+    shared = {"projection": config.latent_projection, "latent_norm": config.latent_norm}
+    return {"kind": kind, **of_kind.get(kind, {}), **shared}

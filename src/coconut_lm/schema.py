@@ -173,6 +173,8 @@ class Schema(Section):
     """Weights of fixed_window, newest state first; null is 0.6, 0.3, 0.1 for a window of 3."""
     latent_window_scope: Literal["history", "pass"] = "history"
     """history: the window sees all states; pass: those of its own pass, so mostly one."""
+    latent_projection: PositiveInt | None = None
+    """Width of a Linear-GELU-Linear-LayerNorm behind the feedback; null has none."""
     lora: Lora | None = None
     """Low-rank adapters; null trains all weights."""
 

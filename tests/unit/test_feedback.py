@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from tiny import END, LATENT, START, tiny
 from torch import Tensor, nn
 
-from coconut_lm import UserError
+from coconut_lm import Config, UserError
 from coconut_lm.feedback import FixedWindow, LastHidden, LearnedWindow, MatchEmbedding, Noisy, build
+from coconut_lm.feedback import settings as settings_of
 
 H = torch.arange(24, dtype=torch.float64).reshape(2, 3, 4)
 ALL = torch.ones(2, 3, dtype=torch.long)
@@ -106,6 +107,32 @@ def test_a_projection_is_linear_gelu_linear_norm() -> None:
 def test_bad_settings_are_refused(settings: dict[str, object], words: str) -> None:
     with pytest.raises(UserError, match=words):
         build(**settings, hidden_size=4)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("keys", "kind", "window"),
+    [
+        ({}, LastHidden, 1),
+        ({"latent_variant": "basic"}, LastHidden, 1),
+        ({"latent_variant": "fixed_window"}, FixedWindow, 3),
+        (
+            {"latent_variant": "fixed_window", "latent_window_size": 2, "latent_window_weights": [0.5, 0.5]},
+            FixedWindow,
+            2,
+        ),
+        ({"latent_variant": "learnable_weights", "latent_window_size": 4}, LearnedWindow, 4),
+        ({"latent_variant": "learnable_weights_lora"}, LearnedWindow, 3),
+    ],
+)
+def test_a_configuration_names_its_feedback(keys: dict[str, object], kind: type, window: int) -> None:
+    config = Config(method="coconut", model_id="org/model", **keys)
+    feedback = build(**settings_of(config), hidden_size=4)
+    assert type(feedback) is kind and feedback.window == window
+    both = Config(
+        method="coconut", model_id="org/model", latent_projection=6, latent_norm="match_embedding", **keys
+    )
+    matched = build(**settings_of(both), hidden_size=4)
+    assert isinstance(matched, MatchEmbedding) and type(matched.inner.inner) is kind  # type: ignore[union-attr]
 
 
 # -- noise around a feedback --
