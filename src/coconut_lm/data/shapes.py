@@ -197,8 +197,9 @@ def _depth_matched(random: Random, recipe: Recipe, hops: int | None) -> Puzzle:
 def _sized_recipe(
     lengths: tuple[int, ...], weights: tuple[float, ...], nodes: int | None, edges: int | None
 ) -> Recipe:
-    longest = max(lengths, default=min(3, ((nodes or 16) - 2) // 2))
-    lengths, weights = lengths or (max(longest, 1),), weights or (1.0,)
+    usual = 3 if nodes is None else max(1, min(3, nodes // 2 - 1))
+    lengths, weights = lengths or (usual,), weights or (1.0,)
+    longest = max(lengths)
     nodes = max(16, 3 * longest + 2) if nodes is None else nodes
     if nodes < 2 * (longest + 1):
         raise UserError(
