@@ -86,6 +86,7 @@ def test_blank_lines_and_line_separators_in_json_lines(tmp_path: Path) -> None:
         ({**GOOD, "steps": ["a", 2]}, "step 2 is a number, not a string"),
         ({**GOOD, "answer": 42}, "'answer' is a number, not a string"),
         ({**GOOD, "question": None}, "'question' is null, not a string"),
+        ({**GOOD, "question": " \n"}, "asks nothing: 'question' is empty"),
         ({**GOOD, "question": True}, "'question' is a boolean, not a string"),
         ({**GOOD, "answer": "\ud800"}, "holds half of a surrogate pair"),
         (["q"], "is a list, not an object"),

@@ -113,6 +113,8 @@ def _problem(row: Any) -> str | None:
     for key in ("question", "answer"):
         if not isinstance(row[key], str):
             return f"{key!r} is {_kind(row[key])}, not a string"
+    if not row["question"].strip():
+        return "asks nothing: 'question' is empty"
     if not isinstance(row["steps"], list):
         return f"'steps' is {_kind(row['steps'])}, not a list of strings"
     for number, step in enumerate(row["steps"], start=1):
