@@ -206,8 +206,15 @@ def test_convert_says_what_is_wrong_with_a_file(tmp_path: Path, text: str) -> No
     path.write_text(text, encoding="utf-8")
     with pytest.raises(UserError):
         prontoqa.convert(path)
-    with pytest.raises(UserError, match="cannot read"):
+    with pytest.raises(UserError):
         prontoqa.convert(tmp_path / "missing.json")
+
+
+def test_convert_names_every_bad_record() -> None:
+    good = raw(released()[0])
+    chainless = {"test_example": good["test_example"] | {"chain_of_thought": []}}
+    with pytest.raises(UserError, match="(?s)b: not an object.*c: no list of sentences"):
+        prontoqa.convert({"a": good, "b": 3, "c": chainless})
 
 
 def test_a_question_of_another_kind_is_no_prontoqa() -> None:

@@ -150,6 +150,17 @@ def test_every_released_example_flips_when_the_other_entity_is_asked() -> None:
         assert (back.question, back.answer, back.extra) == (example.question, example.answer, example.extra)
 
 
+def test_facts_and_options_stand_in_random_order() -> None:
+    made, agree, first, ordered = 200, 0, 0, 0
+    for example in prosqa.make(made, nodes=6, hops=2):
+        symbols, reader = example.extra["idx_to_symbol"], Reader(example.question)
+        told = [[symbols.index(a), symbols.index(b)] for a, b in reader.edges]
+        agree += told.index(example.extra["edges"][0]) < told.index(example.extra["edges"][-1])
+        ordered += reader.edges == sorted(reader.edges)  # one order of 24
+        first += reader.options[0] == symbols[example.extra["target"]]
+    assert 0.38 < agree / made < 0.62 and 0.38 < first / made < 0.62 and ordered < 24
+
+
 def as_bytes(count: int, **given: Any) -> list[str]:
     return [json.dumps(example.to_json()) for example in prosqa.make(count, **given)]
 

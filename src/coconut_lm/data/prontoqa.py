@@ -11,10 +11,12 @@ from random import Random
 from statistics import fmean
 from typing import Any
 
+from coconut_lm.data import records
 from coconut_lm.data.answers import WordedTask
 from coconut_lm.data.example import Example
 from coconut_lm.data.making import length_weights, path_lengths, spread
 from coconut_lm.errors import UserError
+from coconut_lm.files import read_text
 
 TASK = WordedTask("prontoqa")
 
@@ -142,8 +144,12 @@ def make(
 
 def convert(source: str | os.PathLike[str] | Mapping[str, Any]) -> dict[str, list[Example]]:
     """The original generator's JSON, split in its order: 90 % train, 2 % valid (rounded down), rest test."""
-    records = source if isinstance(source, Mapping) else _read(Path(source))
-    examples = [_converted(name, record) for name, record in records.items()]
+    content = source if isinstance(source, Mapping) else _read(Path(source))
+    named = "the generator's records" if isinstance(source, Mapping) else str(source)
+    expected = 'objects like {"test_example": {"question", "query", "chain_of_thought", "answer"}}'
+    examples = records.parse(
+        content.items(), _converted, skip_bad=False, source=named, expected=expected
+    ).examples
     train, valid = (len(examples) * percent // 100 for percent in (TRAIN_PERCENT, VALID_PERCENT))
     return {
         "train": examples[:train],
@@ -154,31 +160,26 @@ def convert(source: str | os.PathLike[str] | Mapping[str, Any]) -> dict[str, lis
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        records = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"cannot read {path}", given=error, expected="the JSON of the ProntoQA generator"
-        ) from error
-    if not isinstance(records, dict):
+        content = json.loads(read_text(path))
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON", given=error) from None
+    if not isinstance(content, dict):
         raise UserError(
             f"{path} is not the ProntoQA generator's",
-            given=type(records).__name__,
-            expected='{"example1": ...}',
+            given=type(content).__name__,
+            expected='an object: {"example1": {"test_example": ...}, ...}',
         )
-    return records
+    return content
 
 
-def _converted(name: str, record: Any) -> Example:
-    try:
-        raw = record["test_example"]
-        question, query, answer = (str(raw[key]) for key in ("question", "query", "answer"))
-        return Example(f"{question} {query}", _in_pairs(list(raw["chain_of_thought"])), answer)
-    except (KeyError, TypeError) as error:
-        raise UserError(
-            f"record {name} is not the ProntoQA generator's",
-            given=f"{type(error).__name__}: {error}",
-            expected="test_example with question, query, chain_of_thought and answer",
-        ) from error
+def _converted(record: Any) -> list[Example]:
+    raw = records.with_text(
+        record.get("test_example") if isinstance(record, dict) else None, "question", "query", "answer"
+    )
+    chain = raw.get("chain_of_thought")
+    if not isinstance(chain, list) or not chain or not all(isinstance(said, str) for said in chain):
+        raise records.BadRecord("no list of sentences under 'chain_of_thought'")
+    return [Example(f"{raw['question']} {raw['query']}", _in_pairs(chain), raw["answer"])]
 
 
 @dataclass(frozen=True)
