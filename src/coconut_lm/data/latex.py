@@ -134,6 +134,8 @@ def normalise(text: str) -> str:
     return text.strip()
 
 
+_COMMAND = re.compile(r"\\(?:begin|end)\{\w+\*?\}|\\[A-Za-z]+")
+_RELATION = re.compile(r"[=<>]|\\(?:in|leq?|geq?|neq?)(?![A-Za-z])")
 _WORDS = re.compile(r"[^\W\d_]{3,}(?:[ ,'-]*[^\W\d_]+)*")
 
 
@@ -150,15 +152,22 @@ def equal(gold: str, answer: str) -> bool:
     numbers = as_number(gold), as_number(answer)
     if None not in numbers and (numbers[0] == numbers[1] or "%" not in gold + answer):
         return numbers[0] == numbers[1]
-    if max(len(one), len(other)) > _LONGEST:
+    # math-verify takes the t of 4t for a unit; only a relation (x = 5) may name letters that the other does not.
+    related = _RELATION.search(one) or _RELATION.search(other)
+    if max(len(one), len(other)) > _LONGEST or not (related or _letters(one) == _letters(other)):
         return False
     return _CHECKER.equal(strip_math(unbox(gold)), strip_math(unbox(answer)))
 
 
-class _Checker:
+def _letters(text: str) -> set[str]:
+    return set(filter(str.isalpha, _COMMAND.sub("", text)))
+
+
+class Checker:
     """math-verify in a process that may be lost: one question a line, one verdict a line."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float = SECONDS) -> None:
+        self._seconds = seconds
         self._lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
         self._owner = 0
@@ -178,7 +187,7 @@ class _Checker:
         # A forked worker must not write into its parent's pipe.
         if self._process is None or self._process.poll() is not None or self._owner != os.getpid():
             self.close()
-            self._process, self._owner = _start(), os.getpid()
+            self._process, self._owner = _start(self._seconds), os.getpid()
         return self._process
 
     def close(self) -> None:
@@ -188,9 +197,9 @@ class _Checker:
         self._process = None
 
 
-def _start() -> subprocess.Popen[str]:
+def _start(seconds: float) -> subprocess.Popen[str]:
     process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-m", "coconut_lm.data.latex"],
+        [sys.executable, "-W", "ignore", "-m", "coconut_lm.data.latex", str(seconds)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -199,15 +208,15 @@ def _start() -> subprocess.Popen[str]:
     assert process.stdout
     if process.stdout.readline() != "ready\n":
         process.communicate()
-        raise RuntimeError("math-verify does not start; try: python -m coconut_lm.data.latex")
+        raise RuntimeError("math-verify does not start; try: python -m coconut_lm.data.latex 5")
     return process
 
 
-_CHECKER = _Checker()
+_CHECKER = Checker()
 atexit.register(_CHECKER.close)
 
 
-def _serve() -> None:
+def _serve(seconds: float) -> None:
     """Answers questions until they end; one that takes too long takes the process with it."""
     import faulthandler
 
@@ -219,7 +228,7 @@ def _serve() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (_BYTES, _BYTES))
     print("ready", flush=True)
     for line in sys.stdin:
-        faulthandler.dump_traceback_later(SECONDS, exit=True)
+        faulthandler.dump_traceback_later(seconds, exit=True)
         gold, answer = (parse(f"${text}$", parsing_timeout=0) for text in json.loads(line))
         same = verify(gold, answer, timeout_seconds=0)
         faulthandler.cancel_dump_traceback_later()
@@ -227,4 +236,4 @@ def _serve() -> None:
 
 
 if __name__ == "__main__":
-    _serve()
+    _serve(float(sys.argv[1]))

@@ -89,7 +89,7 @@ def read_records(source: str | os.PathLike[str], revision: str | None = None) ->
     if path.is_dir():
         rows = _folder(path)
     elif path.suffix in _READERS and path.is_file():
-        rows = _with_split(_READERS[path.suffix](path), path)
+        rows = _with_split(_READERS[path.suffix](path), Path(path.absolute().parent.name, path.name))
     elif path.suffix or path.exists() or str(source).count("/") != 1:
         raise UserError(
             f"cannot read records from {source}",
@@ -109,7 +109,8 @@ def _folder(folder: Path) -> Rows:
 
 
 def _with_split(rows: Rows, path: Path) -> Rows:
-    named = [part for part in re.split(r"[^a-z]+", str(path).lower()) if part in ("train", "valid", "test")]
+    parts = (*path.parent.parts, *re.split(r"[^a-z]+", path.stem.lower()))
+    named = [part for part in parts if part in ("train", "valid", "validation", "test")]
     for name, record in rows:
         if isinstance(record, dict) and named:
             record = {"split": named[-1], **record}
