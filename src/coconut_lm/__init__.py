@@ -11,12 +11,27 @@ from coconut_lm.autoclass import announce
 __version__ = "0.1.0"
 
 _EXPORTS = {
-    "CoconutConfig": "model",
+    "CoconutConfig": "configuration",
     "CoconutForCausalLM": "model",
     "Config": "config",
+    "Curriculum": "methods",
     "Example": "data.example",
+    "FEEDBACKS": "feedback",
+    "METHODS": "methods",
+    "Noisy": "feedback",
+    "Order": "collate",
+    "Rows": "methods",
     "UserError": "errors",
+    "add_latent_tokens": "tokens",
     "add_lora": "adapters",
+    "collate_prompts": "collate",
+    "encode": "tokens",
+    "latent_tokens": "tokens",
+    "load_tokenizer": "tokens",
+    "read_examples": "data.example",
+    "shard": "collate",
+    "word_tokenizer": "tokens",
+    "write_examples": "data.example",
 }
 __all__ = ["__version__", *sorted(_EXPORTS)]
 

@@ -1,6 +1,7 @@
 """`import coconut_lm` teaches transformers' Auto classes our model type, without importing transformers.
 
-They are told at once when they are loaded already, else in the moment they load.
+They are given a name and a promise, at once when they are loaded already, else in the moment they load. The
+promise imports our model when the name is first asked for: while transformers loads, that would be too early.
 """
 
 import importlib
@@ -10,13 +11,25 @@ from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import Any
 
 WATCHED = "transformers.models.auto.configuration_auto"
-OURS = "coconut_lm.model"
 
 
-class _Tell(Loader):
-    """Loads the watched module as its own loader would, then imports our model, which registers itself."""
+class _Promise(ModuleType):
+    """Stands where transformers looks for the module of our configuration."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(importlib.import_module("coconut_lm.model"), name)
+
+
+def _tell(auto: Any) -> None:
+    auto.CONFIG_MAPPING._mapping.setdefault("coconut", "CoconutConfig")
+    auto.CONFIG_MAPPING._modules.setdefault("coconut", _Promise("coconut"))
+
+
+class _Telling(Loader):
+    """Loads the watched module as its own loader would, then tells it."""
 
     def __init__(self, loader: Loader) -> None:
         self.loader = loader
@@ -26,7 +39,7 @@ class _Tell(Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         self.loader.exec_module(module)
-        importlib.import_module(OURS)
+        _tell(module)
 
 
 class _Watch(MetaPathFinder):
@@ -38,12 +51,12 @@ class _Watch(MetaPathFinder):
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)
         if spec is not None and spec.loader is not None:
-            spec.loader = _Tell(spec.loader)
+            spec.loader = _Telling(spec.loader)
         return spec
 
 
 def announce() -> None:
     if WATCHED in sys.modules:
-        importlib.import_module(OURS)
+        _tell(sys.modules[WATCHED])
     elif not any(isinstance(finder, _Watch) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Watch())

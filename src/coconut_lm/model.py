@@ -293,5 +293,5 @@ class CoconutForCausalLM(PreTrainedModel, GenerationMixin):
             recompute.disable(self.base_causallm)
 
 
-AutoConfig.register("coconut", CoconutConfig)
+AutoConfig.register("coconut", CoconutConfig, exist_ok=True)  # the name was announced before
 AutoModelForCausalLM.register(CoconutConfig, CoconutForCausalLM)

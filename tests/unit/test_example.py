@@ -18,7 +18,7 @@ GOOD = {"question": "Why?", "steps": ["so", "thus"], "answer": "42"}
 text = st.text(st.characters(codec="utf-8"))
 examples = st.builds(
     Example,
-    text,
+    text.filter(str.strip),
     st.lists(text).map(tuple),
     text,
     st.dictionaries(

@@ -76,11 +76,24 @@ def test_importing_the_package_is_fast_and_light() -> None:
     assert min(float(run_python(code)) for _ in range(3)) < 0.3
 
 
+def test_every_torch_room_can_be_imported_first() -> None:
+    """Whichever comes first pulls in transformers, and our model may not be asked for too early."""
+    torch_rooms = [room for room in ROOMS[len(NEUTRAL) :] if room not in ("cli", "__main__")]
+    forks = "import os, sys, importlib, torch\nfor room in sys.argv[1:]:\n"
+    forks += (
+        "    pid = os.fork()\n    if pid == 0: importlib.import_module('coconut_lm.' + room); os._exit(0)\n"
+    )
+    forks += "    assert os.waitpid(pid, 0)[1] == 0, room\n"
+    done = subprocess.run([sys.executable, "-c", forks, *torch_rooms], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_every_public_name_is_there() -> None:
     import coconut_lm
 
     for name in coconut_lm.__all__:
         assert getattr(coconut_lm, name) is not None
+        assert name not in ROOMS, "the room of that name would take its place once it is imported"
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = coconut_lm.nothing
 

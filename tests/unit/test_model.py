@@ -46,7 +46,9 @@ def test_what_was_saved_loads_as_it_was(family: str, feedback: dict[str, Any] | 
     assert torch.equal(loaded.generate(**batch, max_new_tokens=4), model.generate(**batch, max_new_tokens=4))
 
 
-@pytest.mark.parametrize("first", ["import coconut_lm", "import transformers"])
+@pytest.mark.parametrize(
+    "first", ["import coconut_lm", "import transformers", "import coconut_lm, transformers.modeling_utils"]
+)
 def test_auto_classes_know_us_in_either_order_of_imports(first: str, tmp_path: Path) -> None:
     import subprocess
     import sys
