@@ -151,7 +151,7 @@ def get(
     """Fetches a data set into `folder` as PREFIX_SPLIT.json; `limit` shortens train.
 
     `url` names another place (https, file) that holds the same files under the same names. Until all files
-    are there, what has come waits in a hidden folder, and the next call goes on from it. `how` is as for fetch.
+    are there, what has come waits in a hidden folder, and the next call goes on from it. `how` goes to fetch.
     """
     data = _known(name)
     folder = Path(folder)
@@ -208,12 +208,13 @@ def _install(
     if counts != dict(data.examples):
         raise UserError("the files do not hold what they should", given=counts, expected=data.examples)
     for split, path in paths.items():
-        if data.convert is None and (limit is None or split != "train"):
+        kept = splits[split][: limit if split == "train" else None]
+        if data.convert is None and len(kept) == counts[split]:
             os.replace(raw[split], path)
         else:
-            splits[split][limit if split == "train" else None :] = []
-            write_examples(path, splits[split], force=True)
-    return {split: len(examples) for split, examples in splits.items()}
+            write_examples(path, kept, force=True)
+        counts[split] = len(kept)
+    return counts
 
 
 class _Again(Exception):

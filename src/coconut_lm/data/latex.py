@@ -108,7 +108,7 @@ _SPELLINGS = [
         (r"\\(?:text|textbf|textit|textrm|mbox|mathrm|mathbf|operatorname)\s*\{", r"\\text{"),
         (r"(?<=.)\\text\{\s[^{}]*\}(?:\s*\^\s*\{?[23]\}?)?\s*$", ""),  # a unit; the blank sets it off
         (r"\\text\{([^{}]*)\}", r"\1"),
-        (r"\^\s*\{?\s*\\circ\s*\}?|\\degree(?![A-Za-z])|°|\\?[$%]", ""),
+        (r"\^\s*\{?\s*\\circ\s*\}?|\\degree(?![A-Za-z])|°|\s*\bdegrees?\b|\\?[$%]", ""),
         (r"\{,\}", ","),
         (r"(?<=\d),\s?(?=\d{3}(?!\d))", ""),
         (r"(?<!\d)\.(?=\d)", "0."),
@@ -126,9 +126,14 @@ _SPELLINGS = [
 ]
 
 
+def _bare(text: str) -> str:
+    """Without boxes, the dollars around the whole, and the full stop behind it."""
+    return strip_math(unbox(text).strip().rstrip(". "))
+
+
 def normalise(text: str) -> str:
     """One spelling for answers that differ in layout only."""
-    text = strip_math(unbox(text.strip()))
+    text = _bare(text)
     for pattern, replacement in _SPELLINGS:
         text = pattern.sub(replacement, text)
     return text.strip()
@@ -152,11 +157,11 @@ def equal(gold: str, answer: str) -> bool:
     numbers = as_number(gold), as_number(answer)
     if None not in numbers and (numbers[0] == numbers[1] or "%" not in gold + answer):
         return numbers[0] == numbers[1]
-    # math-verify takes the t of 4t for a unit; only a relation (x = 5) may name letters that the other does not.
+    # math-verify takes the t of 4t for a unit. Only a relation (x = 5) may name letters that the other lacks.
     related = _RELATION.search(one) or _RELATION.search(other)
     if max(len(one), len(other)) > _LONGEST or not (related or _letters(one) == _letters(other)):
         return False
-    return _CHECKER.equal(strip_math(unbox(gold)), strip_math(unbox(answer)))
+    return _CHECKER.equal(_bare(gold), _bare(answer))
 
 
 def _letters(text: str) -> set[str]:
