@@ -11,8 +11,15 @@ from coconut_lm.errors import UserError
 
 
 def refuse_overwrite(path: Path, force: bool) -> None:
+    """Says before the work what would be found after it: something is there, or nothing can be."""
+    if path.is_dir():
+        raise UserError(f"{path} is a folder", expected="the name of a file")
     if path.exists() and not force:
         raise UserError(f"{path} exists", do="choose another name, or add --force to replace it")
+    above = next(parent for parent in path.absolute().parents if parent.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        why = "it may not be written" if above.is_dir() else "it is not a folder"
+        raise UserError(f"nothing can be put into {above}", given=why, do="choose another place")
 
 
 @contextmanager

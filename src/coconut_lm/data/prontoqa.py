@@ -159,10 +159,11 @@ def convert(source: str | os.PathLike[str] | Mapping[str, Any]) -> dict[str, lis
 
 
 def _read(path: Path) -> dict[str, Any]:
+    text = read_text(path)
     try:
-        content = json.loads(read_text(path))
+        content = json.loads(text, object_pairs_hook=_unique)
     except ValueError as error:
-        raise UserError(f"{path} is not JSON", given=error) from None
+        raise UserError(f"{path} is not JSON as it should be", given=error) from None
     if not isinstance(content, dict):
         raise UserError(
             f"{path} is not the ProntoQA generator's",
@@ -170,6 +171,14 @@ def _read(path: Path) -> dict[str, Any]:
             expected='an object: {"example1": {"test_example": ...}, ...}',
         )
     return content
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Of two records with one name, JSON would silently keep the last."""
+    if len(found := dict(pairs)) < len(pairs):
+        name = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"{name!r} occurs twice")
+    return found
 
 
 def _converted(record: Any) -> list[Example]:
