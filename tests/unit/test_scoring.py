@@ -270,3 +270,20 @@ def test_a_comparison_without_end_counts_as_different() -> None:
     assert not checker.equal("10^{10^{10^{10}}}", "2")
     assert checker.equal("x+1", "1+x")  # in a new process
     checker.close()
+
+
+def test_an_interrupted_comparison_does_not_answer_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    checker = latex.Checker()
+    assert checker.equal("x+1", "1+x")
+    process = checker._process
+    assert process and process.stdout
+
+    def interrupt() -> str:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(process.stdout, "readline", interrupt, raising=False)
+        with pytest.raises(KeyboardInterrupt):
+            checker.equal("x+1", "1+x")
+    assert not checker.equal("x+1", "x+2")
+    checker.close()

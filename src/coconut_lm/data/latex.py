@@ -181,9 +181,13 @@ class Checker:
         with self._lock:
             process = self._running()
             assert process.stdin and process.stdout
-            process.stdin.write(json.dumps([gold, answer]) + "\n")
-            process.stdin.flush()
-            reply = process.stdout.readline()
+            try:
+                process.stdin.write(json.dumps([gold, answer]) + "\n")
+                process.stdin.flush()
+                reply = process.stdout.readline()
+            except BaseException:  # interrupted: the next reply would be this question's
+                self.close()
+                raise
             if not reply:  # out of time or memory
                 self.close()
             return reply == "true\n"
