@@ -230,3 +230,29 @@ def test_unboxing_leaves_no_box_and_boxes_do_not_overlap(text: str) -> None:
 @settings(deadline=None, max_examples=200)
 def test_a_formula_has_one_spelling(text: str) -> None:
     assert latex.normalise(latex.normalise(f"({text})")) == latex.normalise(f"({text})")
+
+
+def test_the_hub_copy_is_read_at_the_revision_that_has_both_splits(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    asked: list[tuple[str, str | None]] = []
+
+    def load(name: str, revision: str | None = None) -> dict[str, list[dict[str, str]]]:
+        asked.append((name, revision))
+        return {"train": [record()] * 10, "test": [record()] * 5}
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    splits = math.convert("qwedsacf/competition_math").splits
+    assert {name: len(examples) for name, examples in splits.items()} == {"train": 9, "valid": 1, "test": 5}
+    assert asked == [("qwedsacf/competition_math", "d9afe06952835e34b5a148b90043bc04aa09e519")]
+
+
+def test_a_hub_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    def load(name: str, revision: str | None = None) -> None:
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    with pytest.raises(UserError, match="ConnectionError: no route"):
+        math.convert("someone/problems")
