@@ -226,10 +226,19 @@ def test_unboxing_leaves_no_box_and_boxes_do_not_overlap(text: str) -> None:
     math.sentence_steps(text)
 
 
-@given(st.text("0123456789\\{}frac()+-^_=,. xy$", max_size=24))
+OPERANDS = st.sampled_from(["x", "15", ".5", "\\frac{1}{2}", "\\sqrt{3}", "\\pi", "x^{2}", "(0,4)"])
+LAYOUT = st.sampled_from(["", " ", "\\,", "\\;", "~", "\\quad ", "\\displaystyle "])
+
+
+@given(
+    st.lists(st.tuples(OPERANDS, LAYOUT, st.sampled_from("+-=*"), LAYOUT), min_size=1, max_size=5), OPERANDS
+)
 @settings(deadline=None, max_examples=200)
-def test_a_formula_has_one_spelling(text: str) -> None:
-    assert latex.normalise(latex.normalise(f"({text})")) == latex.normalise(f"({text})")
+def test_layout_does_not_change_a_formula(parts: list[tuple[str, str, str, str]], last: str) -> None:
+    tight = "".join(operand + sign for operand, _, sign, _ in parts) + last
+    loose = "".join(map("".join, parts)) + last
+    dressed = loose.replace("\\frac", "\\dfrac").replace("(", "\\left(").replace(")", "\\right)")
+    assert latex.normalise(f"${dressed}$.") == latex.normalise(loose) == latex.normalise(tight)
 
 
 def test_the_hub_copy_is_read_at_the_revision_that_has_both_splits(monkeypatch: pytest.MonkeyPatch) -> None:
