@@ -1,5 +1,7 @@
 """The commands. A user's mistake is one message and exit code 2; an interruption is one word and 130."""
 
+import sys
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -68,4 +70,7 @@ def quickstart(
 
 
 def main() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without a letter shall not end the command
     app(prog_name="coconut-lm")
