@@ -1,10 +1,10 @@
-"""The one exception that is the user's to mend. Commands print it and exit with 2; everything else is a bug."""
+"""The one exception that is the user's to mend. Commands print it and exit with 2; all else is a bug."""
 
 
 class UserError(ValueError):
     """What was given, what was expected, and what to do about it.
 
-    >>> raise UserError("unknown noise type", given="gausian", expected="gaussian, uniform", do="use gaussian")
+    >>> raise UserError("unknown noise", given="gausian", expected="gaussian, uniform", do="use gaussian")
     """
 
     def __init__(self, problem: str, *, given: object = None, expected: object = None, do: str = "") -> None:
