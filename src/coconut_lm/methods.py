@@ -13,22 +13,11 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from coconut_lm.errors import UserError
+from coconut_lm.schema import Icot
 from coconut_lm.tokens import PAUSE, Encoded, EncodedSet, Ids, LatentTokens
 
 ALL = 1 << 30  # more reasoning tokens than any example has
 IGNORED = -100  # the label of what is not learned
-
-
-@dataclass(frozen=True)
-class Icot:
-    """Stepwise internalisation: reasoning tokens gone an epoch, all of them past a number.
-
-    A sample loses o more with probability proportional to exp(-smoothing * o).
-    """
-
-    remove_per_epoch: float = 8
-    smoothing: float = 4.0
-    remove_all_after: int = 39
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,7 @@ from coconut_lm import checks, recompute, tokens, vocabulary
 from coconut_lm.configuration import CoconutConfig
 from coconut_lm.errors import UserError
 from coconut_lm.feedback import Feedback, MatchEmbedding, build
-
-IGNORE = -100
+from coconut_lm.methods import IGNORED
 
 
 @dataclass
@@ -170,7 +169,7 @@ class CoconutForCausalLM(PreTrainedModel, GenerationMixin):
 
     def _loss(self, hidden_BTD: Tensor, labels: Tensor, items: Tensor | int | None) -> tuple[Tensor, Tensor]:
         """Cross-entropy at the supervised positions; the other logits are never computed."""
-        supervised = labels[:, 1:] != IGNORE
+        supervised = labels[:, 1:] != IGNORED
         logits_NV = bases.logits(self.base_causallm, hidden_BTD[:, :-1][supervised][None])[0]
         wide = logits_NV.float() if logits_NV.dtype in (torch.float16, torch.bfloat16) else logits_NV
         total = F.cross_entropy(wide, labels[:, 1:][supervised], reduction="sum")
