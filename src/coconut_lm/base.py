@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers.activations import NewGELUActivation
 
 
 def load(source: str | os.PathLike[str], vocabulary_size: int, **kwargs: Any) -> PreTrainedModel:
@@ -14,6 +15,14 @@ def load(source: str | os.PathLike[str], vocabulary_size: int, **kwargs: Any) ->
         config = AutoConfig.from_pretrained(source, vocab_size=vocabulary_size)
         return AutoModelForCausalLM.from_config(config, **kwargs)
     return AutoModelForCausalLM.from_pretrained(source, **kwargs)
+
+
+def fuse_gelu(base: PreTrainedModel) -> None:
+    """GPT-2's GELU keeps a tensor for each of its eight operations; torch has the same formula as one."""
+    for module in list(base.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, NewGELUActivation):
+                setattr(module, name, nn.GELU(approximate="tanh"))
 
 
 def logits(base: PreTrainedModel, hidden_BTD: Tensor) -> Tensor:

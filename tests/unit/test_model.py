@@ -177,6 +177,13 @@ def test_without_supervised_positions_the_loss_is_zero_and_poisons_nothing() -> 
     assert gradients and all(not gradient.any() for gradient in gradients)
 
 
+def test_gelu_is_one_operation_of_the_same_formula() -> None:
+    plain, x = base_model("gpt2").transformer.h[0].mlp.act, torch.linspace(-9, 9, 500, dtype=torch.float64)
+    fused = tiny("gpt2").base_causallm.transformer.h[0].mlp.act
+    assert isinstance(fused, torch.nn.GELU) and not isinstance(plain, torch.nn.GELU)
+    torch.testing.assert_close(fused(x), plain(x), rtol=1e-12, atol=1e-12)
+
+
 def test_rows_of_padding_alone_poison_nothing() -> None:
     model = tiny("gpt2", feedback={"kind": "fixed_window"})
     mask = torch.ones_like(IDS)
