@@ -15,4 +15,5 @@ def wilson(right: float, n: int, confidence: float = 0.95) -> tuple[float, float
     middle = rate + spread / 2
     half = z * math.sqrt(rate * (1 - rate) / n + spread / (4 * n))
     low, high = (middle - half) / (1 + spread), (middle + half) / (1 + spread)
-    return max(0.0, low), min(1.0, high)
+    # Rounding must not part the interval from its rate: none of n begins at 0, all of n ends at 1.
+    return max(0.0, min(low, rate)), min(1.0, max(high, rate))
