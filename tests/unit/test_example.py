@@ -156,3 +156,15 @@ def test_importing_it_loads_nothing_heavy() -> None:
     code = "import sys, coconut_lm.data.example; print('datasets' in sys.modules, 'numpy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
+
+
+def test_an_id_that_comes_twice_is_named_with_its_first_row(tmp_path: Path) -> None:
+    rows = [
+        GOOD | {"id": "a"},
+        GOOD | {"id": 1},
+        GOOD | {"id": "a"},
+        GOOD | {"id": None},
+        GOOD | {"id": None},
+    ]
+    assert "row 3: has the id of row 1: 'a'" in complaint(written(tmp_path / "twice.json", rows))
+    assert len(read_examples(written(tmp_path / "once.json", [rows[0], rows[1], *rows[3:]]))) == 4

@@ -82,8 +82,9 @@ def read_examples(
 def _examples(source: str, rows: Iterable[tuple[str, Any]]) -> list[Example]:
     examples: list[Example] = []
     bad: list[str] = []
+    seen: dict[str, str] = {}  # where an "id" was first
     for where, row in rows:
-        problem = _problem(row)
+        problem = _problem(row) or _repeated(row, where, seen)
         if problem:
             bad.append(f"{where}: {problem}")
         else:
@@ -125,6 +126,14 @@ def _problem(row: Any) -> str | None:
         if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
             return "holds half of a surrogate pair (\\ud800 to \\udfff)"
     return None
+
+
+def _repeated(row: dict[str, Any], where: str, seen: dict[str, str]) -> str | None:
+    """Two examples of one "id" are a file put together twice, or two files that do not belong together."""
+    if row.get("id") is None:
+        return None
+    first = seen.setdefault(json.dumps(row["id"], sort_keys=True), where)
+    return None if first == where else f"has the id of {first}: {row['id']!r}"
 
 
 def _kind(value: Any) -> str:

@@ -86,11 +86,8 @@ def floors(room: Any, examples: Sequence[Example]) -> dict[str, dict[str, float]
 def oddities(examples: Sequence[Example]) -> dict[str, int]:
     """How many examples are not as one would wish."""
     questions = Counter(" ".join(example.question.split()) for example in examples)
-    ids = Counter(repr(example.extra["id"]) for example in examples if "id" in example.extra)
     return {
         "repeated_questions": _repeats(questions),
-        "repeated_ids": _repeats(ids),
-        "empty_questions": sum(not example.question.strip() for example in examples),
         "empty_answers": sum(not example.answer.strip() for example in examples),
         "without_steps": sum(not example.steps for example in examples),
         "with_empty_steps": sum(any(not step.strip() for step in e.steps) for e in examples),
