@@ -296,7 +296,6 @@ def adapted(family: str, feedback: dict[str, Any] | None = None) -> Any:
     return add_lora(tiny(family, torch.float32, feedback), r=4, alpha=8, dropout=0.0, target_modules=targets)
 
 
-@pytest.mark.filterwarnings("ignore:.*fan_in_fan_out.*")
 @pytest.mark.parametrize("family", ["gpt2", "qwen3"])
 def test_adapters_train_the_new_rows_and_nothing_old(family: str) -> None:
     model = adapted(family, {"kind": "learnable_weights", "window": 2})
@@ -321,7 +320,6 @@ def test_adapters_train_the_new_rows_and_nothing_old(family: str) -> None:
     )
 
 
-@pytest.mark.filterwarnings("ignore:.*fan_in_fan_out.*")
 @pytest.mark.parametrize("family", ["gpt2", "qwen3"])
 def test_adapters_save_load_and_merge(family: str, tmp_path: Path) -> None:
     from peft import PeftModel
@@ -347,6 +345,14 @@ def test_adapters_save_load_and_merge(family: str, tmp_path: Path) -> None:
     torch.testing.assert_close(
         CoconutForCausalLM.from_pretrained(tmp_path / "merged")(IDS).logits, expected, rtol=1e-4, atol=1e-4
     )
+
+
+@pytest.mark.parametrize(
+    ("family", "adapted_module"), [("gpt2", "c_attn"), ("qwen3", "q_proj"), ("granite", "q_proj")]
+)
+def test_without_targets_the_usual_ones_of_the_base_are_adapted(family: str, adapted_module: str) -> None:
+    names = [name for name, _ in add_lora(tiny(family, torch.float32)).named_parameters() if "lora_A" in name]
+    assert any(adapted_module in name for name in names) and not any("lm_head" in name for name in names)
 
 
 def test_added_tokens_are_needed(tokenizer: PreTrainedTokenizerBase) -> None:
