@@ -101,6 +101,7 @@ class CoconutForCausalLM(PreTrainedModel, GenerationMixin):
         """`columns` are those that may hold a latent. The collator knows them; None looks for them, which
         waits for the device and checks the ids on the way. Only ids in the prompt are thoughts: while
         generating, `columns` is empty after the first call."""
+        use_cache = labels is None if use_cache is None else use_cache  # training needs it within a step only
         seen = past_key_values.get_seq_length() if past_key_values is not None else 0
         mask_BT = checks.attention_mask(input_ids, attention_mask, seen)
         checks.length(mask_BT, bases.positions(self.config.get_text_config()))
@@ -119,7 +120,7 @@ class CoconutForCausalLM(PreTrainedModel, GenerationMixin):
         return CoconutOutput(
             loss=loss,
             logits=logits,
-            past_key_values=None if use_cache is False else past_key_values,
+            past_key_values=past_key_values if use_cache else None,
             last_hidden_state=hidden_BTD,
             thoughts=thoughts if return_thoughts else None,
         )
