@@ -6,6 +6,7 @@ Shapes: B rows, T columns, W columns of a window, K thoughts, D width, N supervi
 import copy
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -23,7 +24,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.cache_utils import Cache, DynamicCache
+from transformers.cache_utils import Cache
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from coconut_lm import base as bases
@@ -32,6 +33,7 @@ from coconut_lm.configuration import CoconutConfig
 from coconut_lm.errors import UserError
 from coconut_lm.feedback import Feedback, MatchEmbedding, build
 from coconut_lm.methods import IGNORED
+from coconut_lm.passcache import PassCache
 
 
 @dataclass
@@ -110,7 +112,7 @@ class CoconutForCausalLM(PreTrainedModel, GenerationMixin):
         if position_ids is None:
             position_ids = (mask_BT.cumsum(1) - 1).clamp_min(0)[:, seen:]
         if past_key_values is None and (use_cache or len(columns) > 0):
-            past_key_values = DynamicCache(config=self.config.get_text_config())
+            past_key_values = PassCache(config=self.config.get_text_config())
         hidden_BTD, thoughts = self._think(input_ids, mask_BT, position_ids, past_key_values, columns)
         loss, logits = None, None
         if labels is not None:
@@ -145,13 +147,14 @@ class CoconutForCausalLM(PreTrainedModel, GenerationMixin):
                 thought_BD = self._thought(hidden, mask_BT[:, seen : seen + start], is_latent_BT[:, :start])
                 fed.append(torch.where(is_latent_BT[:, start, None], thought_BD, chunk_BTD[:, 0]))
                 chunk_BTD = torch.cat([fed[-1][:, None], chunk_BTD[:, 1:]], dim=1)
-            states = self.base_causallm.base_model(
-                inputs_embeds=chunk_BTD,
-                attention_mask=mask_BT[:, : seen + stop],
-                position_ids=position_ids[:, start:stop],
-                past_key_values=cache,
-                use_cache=cache is not None,
-            )
+            with cache.sharing() if isinstance(cache, PassCache) else nullcontext():
+                states = self.base_causallm.base_model(
+                    inputs_embeds=chunk_BTD,
+                    attention_mask=mask_BT[:, : seen + stop],
+                    position_ids=position_ids[:, start:stop],
+                    past_key_values=cache,
+                    use_cache=cache is not None,
+                )
             hidden.append(states.last_hidden_state)
         trace = Thoughts(list(columns), torch.stack(fed, 1), is_latent_BT[:, list(columns)]) if fed else None
         return torch.cat(hidden, dim=1), trace

@@ -364,3 +364,27 @@ def test_added_tokens_are_needed(tokenizer: PreTrainedTokenizerBase) -> None:
     assert vocabulary.grow(base_model("gpt2"), tokenizer).latent == tokenizer.convert_tokens_to_ids(
         "<|latent|>"
     )
+
+
+def test_passes_share_keys_and_values_until_the_backward_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Autograd holds pieces, one a pass; joined copies come and go with the gradient."""
+    from coconut_lm import passcache
+
+    joined: list[int] = []
+
+    def counting(packed: Any) -> torch.Tensor:
+        if not isinstance(packed, torch.Tensor):
+            joined.append(packed[1])
+        return unpack(packed)
+
+    unpack = passcache._unpack
+    monkeypatch.setattr(passcache, "_unpack", counting)
+    model = tiny("gpt2")
+    loss = model(IDS, labels=LABELS).loss
+    assert not joined
+    loss.backward()
+    layers, kinds = 2, 2  # keys and values; three passes end at columns 3, 4 and 9
+    assert sorted(joined) == sorted([3, 4, 9] * layers * kinds)
+    with torch.no_grad():
+        cache = model(IDS, use_cache=True).past_key_values
+    assert not cache._pieces and not cache._joined
