@@ -1,9 +1,10 @@
 """Ours against the published algorithm (`reference.py`), on this machine: seconds and memory of a training
 step, and seconds of a set of answers.
 
-Both sides share one model of random weights without dropout, in float32; nothing is downloaded. Seconds are
-medians of interleaved runs after a warm-up. Memory is measured in a process of its own for each side, as the
-process's highest resident size less what it held once weights and AdamW's moments were there.
+Each side has a model of its own with the same random weights, without dropout, in float32: the reference's as
+transformers builds it, ours as `coconut_lm` takes it over. Nothing is downloaded. Seconds are medians of
+interleaved runs after a warm-up. Memory is measured in a process for each side: its highest resident size in
+one step, less what it held once weights and AdamW's moments were there.
 
 Shapes: B rows, T columns.
 """
@@ -30,9 +31,9 @@ import reference
 import torch
 from rich.console import Console
 from rich.table import Table
-from workload import SHAPES, Work, build_model, make_prompts, training_batch
+from transformers import PreTrainedModel
+from workload import SHAPES, Work, build_base, build_model, make_prompts, training_batch
 
-from coconut_lm import CoconutForCausalLM
 from coconut_lm.files import atomic_write
 
 SIDES = ("ours", "reference")
@@ -46,15 +47,17 @@ TARGETS = {"step": ("at least", 1.7), "memory": ("at most", 0.5), "answers": ("a
 # A training step
 
 
-def forwards(model: CoconutForCausalLM, work: Work) -> dict[str, Callable[[], Any]]:
-    """Each side's forward: what it returns begins with the loss, and is held until the step ends."""
+def build(side: str, work: Work) -> PreTrainedModel:
+    return build_model(work) if side == "ours" else build_base(work)
+
+
+def forward_of(side: str, model: PreTrainedModel, work: Work) -> Callable[[], Any]:
+    """A side's forward: what it returns begins with the loss, and is held until the step ends."""
     batch = training_batch(work)
+    if side == "reference":
+        return lambda: reference.reference_loss(model, work.latent, **batch)
     first = work.question + 1
-    columns = range(first, first + work.thoughts)
-    return {
-        "ours": lambda: model(**batch, columns=columns),
-        "reference": lambda: reference.reference_loss(model.base_causallm, work.latent, **batch),
-    }
+    return lambda: model(**batch, columns=range(first, first + work.thoughts))
 
 
 def train_step(forward: Callable[[], Any], optimizer: torch.optim.Optimizer) -> None:
@@ -64,7 +67,7 @@ def train_step(forward: Callable[[], Any], optimizer: torch.optim.Optimizer) -> 
     optimizer.zero_grad()
 
 
-def settled_adamw(model: CoconutForCausalLM) -> torch.optim.AdamW:
+def settled_adamw(model: PreTrainedModel) -> torch.optim.AdamW:
     """An optimizer that has its moments already, made one parameter at a time to leave no peak behind."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
     for parameter in model.parameters():
@@ -74,11 +77,11 @@ def settled_adamw(model: CoconutForCausalLM) -> torch.optim.AdamW:
     return optimizer
 
 
-def same_loss(model: CoconutForCausalLM, work: Work) -> dict[str, Any]:
+def same_loss(models: dict[str, PreTrainedModel], work: Work) -> dict[str, Any]:
     """Both sides' loss and gradient norm on the same weights."""
     figures: dict[str, Any] = {}
-    for side, forward in forwards(model, work).items():
-        loss = forward()[0]
+    for side, model in models.items():
+        loss = forward_of(side, model, work)()[0]
         loss.backward()
         norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
         model.zero_grad()
@@ -89,15 +92,14 @@ def same_loss(model: CoconutForCausalLM, work: Work) -> dict[str, Any]:
     return figures | {"same": close and gradients}
 
 
-def time_steps(model: CoconutForCausalLM, work: Work, repeats: int) -> dict[str, list[float]]:
-    optimizer = settled_adamw(model)
-    sides = forwards(model, work)
-    for forward in sides.values():
-        train_step(forward, optimizer)
-    seconds: dict[str, list[float]] = {side: [] for side in sides}
+def time_steps(models: dict[str, PreTrainedModel], work: Work, repeats: int) -> dict[str, list[float]]:
+    steps = {side: (forward_of(side, model, work), settled_adamw(model)) for side, model in models.items()}
+    for step in steps.values():
+        train_step(*step)
+    seconds: dict[str, list[float]] = {side: [] for side in SIDES}
     for _ in range(repeats):
-        for side, forward in sides.items():
-            seconds[side].append(timed(train_step, forward, optimizer)[0])
+        for side, step in steps.items():
+            seconds[side].append(timed(train_step, *step)[0])
     return seconds
 
 
@@ -124,9 +126,9 @@ def memory_of(side: str, work: Work, threads: int) -> dict[str, int]:
     """Bytes: after imports, once weights and moments are there, at the highest, and the step's share."""
     torch.set_num_threads(threads)
     imports = resident()
-    model = build_model(work)
+    model = build(side, work)
     optimizer = settled_adamw(model)
-    forward = forwards(model, work)[side]
+    forward = forward_of(side, model, work)
     ready, before = resident(), highest()
     train_step(forward, optimizer)
     peak = highest()
@@ -144,7 +146,7 @@ def measure_memory(work: Work, threads: int) -> dict[str, dict[str, int]]:
 # Answers
 
 
-def generate(model: CoconutForCausalLM, prompts: Sequence[list[int]], work: Work) -> list[list[int]]:
+def generate(model: PreTrainedModel, prompts: Sequence[list[int]], work: Work) -> list[list[int]]:
     """The new tokens of every prompt: padded on the left, like lengths together."""
     answers: dict[int, list[int]] = {}
     order = sorted(range(len(prompts)), key=lambda number: len(prompts[number]))
@@ -167,23 +169,25 @@ def near_mean(prompts: Sequence[list[int]], number: int) -> list[int]:
     return sorted(range(len(prompts)), key=lambda n: abs(len(prompts[n]) - mean))[:number]
 
 
-def measure_answers(model: CoconutForCausalLM, work: Work, measured: int, repeats: int) -> dict[str, Any]:
+def measure_answers(
+    models: dict[str, PreTrainedModel], work: Work, measured: int, repeats: int
+) -> dict[str, Any]:
     """Ours on all prompts, the reference on `measured` of them, scaled; what both wrote must be the same."""
-    model.eval()
+    ours, theirs = (models[side].eval() for side in SIDES)
     prompts = make_prompts(work)
     # Prompts that stand for all are alike: a median bears a stall. All of them differ: their mean counts.
     middle = statistics.mean if measured == work.prompts else statistics.median
     seconds: dict[str, list[float]] = {side: [] for side in SIDES}
     same = True
-    generate(model, prompts[:2], replace(work, new_tokens=2))
-    reference.reference_generate(model.base_causallm, work.latent, NEVER, prompts[0], 2)
+    generate(ours, prompts[:2], replace(work, new_tokens=2))
+    reference.reference_generate(theirs, work.latent, NEVER, prompts[0], 2)
     chosen = near_mean(prompts, measured)
     for turn in range(max(repeats, measured)):
         if turn < repeats:
-            took, answers = timed(generate, model, prompts, work)
+            took, answers = timed(generate, ours, prompts, work)
             seconds["ours"].append(took)
         ids = prompts[chosen[turn % measured]]
-        arguments = (model.base_causallm, work.latent, NEVER, ids, work.new_tokens)
+        arguments = (theirs, work.latent, NEVER, ids, work.new_tokens)
         took, text = timed(reference.reference_generate, *arguments)
         seconds["reference"].append(took)
         same = same and text[len(ids) :] == answers[chosen[turn % measured]]
@@ -328,12 +332,13 @@ def main() -> int:
     where = machine() | {"threads": options.threads}
     with console.status("memory, a process for each side"):
         memory = measure_memory(work, options.threads)
-    model = build_model(work)
+    models = {side: build(side, work) for side in SIDES}
     with console.status("a training step"):
-        loss = same_loss(model, work)
-        seconds = time_steps(model, work, options.repeats)
+        loss = same_loss(models, work)
+        seconds = time_steps(models, work, options.repeats)
+    models = {side: build(side, work) for side in SIDES}  # training has driven the others apart
     with console.status("answers"):
-        answers = measure_answers(build_model(work), work, options.reference_prompts, options.repeats)
+        answers = measure_answers(models, work, options.reference_prompts, options.repeats)
     result = Result(where, options.shape, work, memory, loss, seconds, answers)
     show(console, result)
     if options.json:

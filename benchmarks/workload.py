@@ -51,7 +51,8 @@ SHAPES = {
 }
 
 
-def build_model(work: Work) -> CoconutForCausalLM:
+def build_base(work: Work) -> GPT2LMHeadModel:
+    """The same weights at every call."""
     torch.manual_seed(SEED)
     config = GPT2Config(
         vocab_size=work.vocabulary + 3,
@@ -62,9 +63,15 @@ def build_model(work: Work) -> CoconutForCausalLM:
         eos_token_id=work.vocabulary - 1,
         **dict.fromkeys(["resid_pdrop", "embd_pdrop", "attn_pdrop"], 0.0),
     )
-    base = GPT2LMHeadModel(config)
+    return GPT2LMHeadModel(config)
+
+
+def build_model(work: Work) -> CoconutForCausalLM:
+    base = build_base(work)
     ids = dict(start_token_id=work.vocabulary, end_token_id=work.vocabulary + 1, latent_token_id=work.latent)
-    return CoconutForCausalLM(CoconutConfig(config, **ids, pad_token_id=config.eos_token_id), base=base)
+    return CoconutForCausalLM(
+        CoconutConfig(base.config, **ids, pad_token_id=base.config.eos_token_id), base=base
+    )
 
 
 def prompt(work: Work, words: int, generator: torch.Generator) -> list[int]:
