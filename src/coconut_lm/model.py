@@ -201,11 +201,13 @@ class CoconutForCausalLM(PreTrainedModel, GenerationMixin):
 
     def generate(self, *args: Any, logits_processor: LogitsProcessorList | None = None, **kwargs: Any) -> Any:
         """transformers' `generate`: prompts padded on the left, any number of latents in each."""
-        chunked = {**vars(kwargs.get("generation_config") or self.generation_config), **kwargs}
-        if chunked.get("prefill_chunk_size") is not None:
+        asked = {**vars(kwargs.get("generation_config") or self.generation_config), **kwargs}
+        if asked.get("prefill_chunk_size") is not None:
             raise UserError(
                 "a prompt with thoughts is read whole", given="prefill_chunk_size", do="leave it out"
             )
+        if asked.get("use_cache") is not False and asked.get("cache_implementation") is None:
+            kwargs.setdefault("past_key_values", PassCache(self.config.get_text_config()))
         never = NeverLatent(self.config.latent_token_id)
         return super().generate(
             *args, logits_processor=LogitsProcessorList([*(logits_processor or []), never]), **kwargs

@@ -1,26 +1,78 @@
-"""A cache whose passes share what they keep for the backward pass.
+"""The cache of all passes: nothing is copied that need not be, nothing is kept twice.
 
-Each pass attends to the keys and values of all columns so far, joined anew; autograd would keep every joined
-copy. Here it keeps the piece that each pass added, once, and joins pieces again when the gradient needs them.
+With gradient, each pass attends to the keys and values of all columns so far, joined anew, and autograd would
+keep every joined copy. Here it keeps the piece that each pass added, once, and joins pieces again when the
+gradient needs them. Without gradient, new columns go into room that was left for them.
 
 Shapes: B rows, H heads, T columns, E width of a head.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedConfig
-from transformers.cache_utils import DynamicCache
+from transformers.cache_utils import DynamicCache, DynamicLayer
 
 Place = tuple[int, torch.Size]
+SPARE = 64  # columns of room, at least
+
+
+@dataclass
+class Room:
+    """A tensor with columns to spare, and the newest view of those in use."""
+
+    whole_BHTE: Tensor
+    used_BHTE: Tensor
+
+
+class RoomyLayer(DynamicLayer):
+    """Its keys and values are views of rooms."""
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        super().lazy_initialization(key_states, value_states)
+        self.keys, self.values = key_states[:, :, :0], value_states[:, :, :0]
+        self._rooms: tuple[Room | None, Room | None] = (None, None)
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        if torch.is_grad_enabled():
+            return super().update(key_states, value_states, *args, **kwargs)
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        keys = _append(self._rooms[0], self.keys, key_states)
+        values = _append(self._rooms[1], self.values, value_states)
+        self._rooms = (keys, values)
+        self.keys, self.values = keys.used_BHTE, values.used_BHTE
+        return self.keys, self.values
+
+
+def _append(room: Room | None, used_BHTE: Tensor, new_BHTE: Tensor) -> Room:
+    """`new` behind `used`, in its own room if that is free behind it and large enough, else in a new one.
+
+    Whoever reordered, cropped or copied the keys holds another tensor than the room's newest view.
+    """
+    before, after = used_BHTE.shape[2], used_BHTE.shape[2] + new_BHTE.shape[2]
+    if room is None or room.used_BHTE is not used_BHTE or room.whole_BHTE.shape[2] < after:
+        spare = max(SPARE, after // 4)
+        whole_BHTE = new_BHTE.new_empty(*new_BHTE.shape[:2], after + spare, new_BHTE.shape[3])
+        whole_BHTE[:, :, :before] = used_BHTE
+        room = Room(whole_BHTE, used_BHTE)
+    room.whole_BHTE[:, :, before:after] = new_BHTE
+    room.used_BHTE = room.whole_BHTE[:, :, :after]
+    return room
 
 
 class PassCache(DynamicCache):
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__(config=config)
+        self.layers: list[Any] = [
+            RoomyLayer() if type(layer) is DynamicLayer else layer for layer in self.layers
+        ]
         self._sharing = False
         self._pieces: dict[tuple[int, int], list[Tensor]] = {}  # by layer, and keys (0) or values (1)
         # Of the newest layer alone, and held until the next: so no other tensor can have their place.
