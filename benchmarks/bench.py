@@ -187,8 +187,7 @@ def measure_answers(
             took, answers = timed(generate, ours, prompts, work)
             seconds["ours"].append(took)
         ids = prompts[chosen[turn % measured]]
-        arguments = (theirs, work.latent, NEVER, ids, work.new_tokens)
-        took, text = timed(reference.reference_generate, *arguments)
+        took, text = timed(reference.reference_generate, theirs, work.latent, NEVER, ids, work.new_tokens)
         seconds["reference"].append(took)
         same = same and text[len(ids) :] == answers[chosen[turn % measured]]
     return {
@@ -246,14 +245,14 @@ def machine() -> dict[str, Any]:
 
 
 def to_json(result: Result) -> dict[str, Any]:
-    lines = result.lines()
+    step, memory, answers = map(compared, result.lines().values())
     return {
         "machine": result.machine,
         "shape": result.shape,
         "work": asdict(result.work),
-        "step": compared(lines["step"]) | {"unit": "seconds", "samples": result.step_seconds},
-        "memory": compared(lines["memory"]) | {"unit": "bytes", "processes": result.memory},
-        "answers": compared(lines["answers"]) | {"unit": "seconds"} | result.answers,
+        "step": step | {"unit": "seconds", "samples": result.step_seconds},
+        "memory": memory | {"unit": "bytes", "processes": result.memory},
+        "answers": answers | {"unit": "seconds"} | result.answers,
         "same_loss": result.same_loss,
         "same": result.same,
     }
