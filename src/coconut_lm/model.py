@@ -28,7 +28,7 @@ from transformers.cache_utils import Cache
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from coconut_lm import base as bases
-from coconut_lm import checks, recompute, tokens, vocabulary
+from coconut_lm import checks, ragged, recompute, tokens, vocabulary
 from coconut_lm.configuration import CoconutConfig
 from coconut_lm.errors import UserError
 from coconut_lm.feedback import Feedback, MatchEmbedding, build
@@ -147,17 +147,25 @@ class CoconutForCausalLM(PreTrainedModel, GenerationMixin):
                 thought_BD = self._thought(hidden, mask_BT[:, seen : seen + start], is_latent_BT[:, :start])
                 fed.append(torch.where(is_latent_BT[:, start, None], thought_BD, chunk_BTD[:, 0]))
                 chunk_BTD = torch.cat([fed[-1][:, None], chunk_BTD[:, 1:]], dim=1)
-            with cache.sharing() if isinstance(cache, PassCache) else nullcontext():
-                states = self.base_causallm.base_model(
-                    inputs_embeds=chunk_BTD,
-                    attention_mask=mask_BT[:, : seen + stop],
-                    position_ids=position_ids[:, start:stop],
-                    past_key_values=cache,
-                    use_cache=cache is not None,
-                )
-            hidden.append(states.last_hidden_state)
+            given = (chunk_BTD, mask_BT[:, : seen + stop], position_ids[:, start:stop])
+            if start == 0 and isinstance(cache, PassCache) and not torch.is_grad_enabled():
+                hidden.append(ragged.read(self._run, *given, cache))
+            else:
+                hidden.append(self._run(*given, cache))
         trace = Thoughts(list(columns), torch.stack(fed, 1), is_latent_BT[:, list(columns)]) if fed else None
         return torch.cat(hidden, dim=1), trace
+
+    def _run(self, embeds_BTD: Tensor, mask_BT: Tensor, position_ids: Tensor, cache: Cache | None) -> Tensor:
+        """One pass: the last hidden states of these columns, the cache holding those before."""
+        with cache.sharing() if isinstance(cache, PassCache) else nullcontext():
+            states = self.base_causallm.base_model(
+                inputs_embeds=embeds_BTD,
+                attention_mask=mask_BT,
+                position_ids=position_ids,
+                past_key_values=cache,
+                use_cache=cache is not None,
+            )
+        return states.last_hidden_state
 
     def _thought(self, hidden: list[Tensor], mask_BT: Tensor, is_latent_BT: Tensor) -> Tensor:
         """What is fed next, made from the newest states of all columns so far."""

@@ -7,7 +7,7 @@ gradient needs them. Without gradient, new columns go into room that was left fo
 Shapes: B rows, H heads, T columns, E width of a head.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -68,15 +68,23 @@ def _append(room: Room | None, used_BHTE: Tensor, new_BHTE: Tensor) -> Room:
 
 
 class PassCache(DynamicCache):
+    """`can_fill`: every layer attends to all columns, so that rows may be read in groups."""
+
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__(config=config)
+        self._config = config
         self.layers: list[Any] = [
             RoomyLayer() if type(layer) is DynamicLayer else layer for layer in self.layers
         ]
+        self.can_fill = all(isinstance(layer, RoomyLayer) for layer in self.layers)
         self._sharing = False
         self._pieces: dict[tuple[int, int], list[Tensor]] = {}  # by layer, and keys (0) or values (1)
         # Of the newest layer alone, and held until the next: so no other tensor can have their place.
         self._joined: dict[Place, tuple[Tensor, list[Tensor]]] = {}
+
+    def alike(self) -> "PassCache":
+        """An empty one for the same model."""
+        return PassCache(self._config)
 
     @contextmanager
     def sharing(self) -> Iterator[None]:
@@ -105,6 +113,19 @@ class PassCache(DynamicCache):
                 pieces.append(piece_BHTE.detach())
                 self._joined[_place(whole_BHTE)] = (whole_BHTE, list(pieces))
         return joined
+
+    @torch.no_grad()
+    def fill(self, parts: Sequence[tuple[Tensor, "PassCache"]], rows: int, columns: int) -> None:
+        """Takes over what groups of rows have read, each of them up to the last of these columns."""
+        for index, layer in enumerate(self.layers):
+            sample = parts[0][1].layers[index].keys
+            shape = (rows, sample.shape[1], columns, sample.shape[3])
+            keys_BHTE, values_BHTE = sample.new_zeros(shape), sample.new_zeros(shape)
+            for places, part in parts:
+                read = part.layers[index].keys.shape[2]
+                keys_BHTE[places, :, columns - read :] = part.layers[index].keys
+                values_BHTE[places, :, columns - read :] = part.layers[index].values
+            layer.update(keys_BHTE, values_BHTE)
 
     def _pack(self, saved: Tensor) -> Any:
         _, pieces = self._joined.get(_place(saved), (None, None))
