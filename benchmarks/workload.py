@@ -28,7 +28,7 @@ class Work:
     thoughts: int
     prompts: int = 64
     new_tokens: int = 64
-    generate_batch: int = 32
+    generate_batch: int = 64
 
     @property
     def latent(self) -> int:
@@ -45,7 +45,7 @@ class Work:
 
 
 SHAPES = {
-    "small": Work(12, 768, 12, 50257, batch=8, columns=90, thoughts=6),  # GPT-2 small
+    "small": Work(12, 768, 12, 50257, batch=16, columns=90, thoughts=6),  # GPT-2 small
     "tiny": Work(2, 128, 4, 97, batch=32, columns=92, thoughts=4),  # with a vocabulary of words
     "micro": Work(1, 32, 2, 61, batch=2, columns=24, thoughts=2, prompts=2, new_tokens=4),  # for the tests
 }
@@ -69,9 +69,10 @@ def build_base(work: Work) -> GPT2LMHeadModel:
 def build_model(work: Work) -> CoconutForCausalLM:
     base = build_base(work)
     ids = dict(start_token_id=work.vocabulary, end_token_id=work.vocabulary + 1, latent_token_id=work.latent)
-    return CoconutForCausalLM(
-        CoconutConfig(base.config, **ids, pad_token_id=base.config.eos_token_id), base=base
-    )
+    config = CoconutConfig(base.config, **ids, pad_token_id=base.config.eos_token_id)
+    model = CoconutForCausalLM(config, base=base)
+    model.generation_config.eos_token_id = None  # every answer gets its full length
+    return model
 
 
 def prompt(work: Work, words: int, generator: torch.Generator) -> list[int]:

@@ -58,13 +58,16 @@ class CoconutOutput(CausalLMOutputWithPast):
 
 
 class NeverLatent(LogitsProcessor):
-    """The latent token stands for a thought in a prompt; as an output it would mean nothing."""
+    """The latent token stands for a thought in a prompt; as an output it would mean nothing.
 
-    def __init__(self, latent_token_id: int) -> None:
-        self.latent_token_id = latent_token_id
+    Scores may be changed in place unless `generate` also returns the raw logits: they are one tensor.
+    """
+
+    def __init__(self, latent_token_id: int, in_place: bool = False) -> None:
+        self.latent_token_id, self.in_place = latent_token_id, in_place
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        scores = scores.clone()
+        scores = scores if self.in_place else scores.clone()
         scores[:, self.latent_token_id] = -torch.inf
         return scores
 
@@ -216,7 +219,7 @@ class CoconutForCausalLM(PreTrainedModel, GenerationMixin):
             )
         if asked.get("use_cache") is not False and asked.get("cache_implementation") is None:
             kwargs.setdefault("past_key_values", PassCache(self.config.get_text_config()))
-        never = NeverLatent(self.config.latent_token_id)
+        never = NeverLatent(self.config.latent_token_id, in_place=not asked.get("output_logits"))
         return super().generate(
             *args, logits_processor=LogitsProcessorList([*(logits_processor or []), never]), **kwargs
         )

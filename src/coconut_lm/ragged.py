@@ -12,7 +12,7 @@ from torch import Tensor
 
 from coconut_lm.passcache import PassCache
 
-GROUP = 16  # rows of a group, at least: fewer would leave the device idle
+GROUP, MOST = 8, 8  # rows of a group, at least; groups, at most: smaller ones would leave the device idle
 WORTH = 0.05  # share of padding from which on grouping pays
 
 Read = Callable[[Tensor, Tensor, Tensor, PassCache], Tensor]
@@ -21,7 +21,7 @@ Read = Callable[[Tensor, Tensor, Tensor, PassCache], Tensor]
 def groups(mask_BT: Tensor) -> list[tuple[Tensor, int]]:
     """Rows that begin at about the same column, and that column; one group where there is little padding."""
     rows, columns = mask_BT.shape
-    count = min(4, rows // GROUP)
+    count = min(MOST, rows // GROUP)
     if count < 2 or 1 - mask_BT.float().mean().item() < WORTH:
         return [(torch.arange(rows, device=mask_BT.device), 0)]
     # A row of padding alone begins nowhere; it is read with the last column.

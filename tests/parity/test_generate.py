@@ -101,6 +101,33 @@ def test_the_latent_is_never_emitted_even_where_the_model_wants_to() -> None:
         assert wanted not in sum(continuations(model, clean, **options), [])
 
 
+def test_raw_logits_are_left_alone() -> None:
+    model, batch = tiny("gpt2"), left_padded(prompts(2, most_thoughts=3))
+    out = model.generate(
+        **batch,
+        max_new_tokens=2,
+        do_sample=False,
+        return_dict_in_generate=True,
+        output_logits=True,
+        output_scores=True,
+    )
+    assert all(logits[:, LATENT].isfinite().all() for logits in out.logits)
+    assert all(scores[:, LATENT].isneginf().all() for scores in out.scores)
+
+
+def test_groups_of_like_lengths_are_read_as_one_batch_would_be() -> None:
+    from coconut_lm import ragged
+
+    with float64_throughout(), torch.no_grad():
+        model, batch = tiny("llama"), left_padded(prompts(24, most_thoughts=2, seed=3))
+        groups = ragged.groups(batch["attention_mask"])
+        assert len(groups) == 3 and groups[0][1] < groups[-1][1]
+        assert sorted(torch.cat([rows for rows, _ in groups]).tolist()) == list(range(24))
+        together = model(**batch, use_cache=True)
+        alone = [model(**{name: value[i : i + 1] for name, value in batch.items()}) for i in range(24)]
+        torch.testing.assert_close(together.logits[:, -1], torch.cat([one.logits[:, -1] for one in alone]))
+
+
 def test_an_emitted_latent_id_would_not_be_a_thought() -> None:
     """Only the prompt has thoughts: behind it the id is an ordinary token."""
     model, ids = tiny("gpt2"), torch.tensor([[3, START, LATENT, END]])
