@@ -45,7 +45,7 @@ class Work:
 
 
 SHAPES = {
-    "small": Work(12, 768, 12, 50257, batch=16, columns=90, thoughts=6),  # GPT-2 small
+    "small": Work(12, 768, 12, 50257, batch=32, columns=90, thoughts=6),  # GPT-2 small
     "tiny": Work(2, 128, 4, 97, batch=32, columns=92, thoughts=4),  # with a vocabulary of words
     "micro": Work(1, 32, 2, 61, batch=2, columns=24, thoughts=2, prompts=2, new_tokens=4),  # for the tests
 }

@@ -58,7 +58,7 @@ def quickstart(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Where it all goes.")] = Path(
         "demo"
     ),
-    minutes: Annotated[float, typer.Option(min=0.1, help="How long it may train.")] = 2.5,
+    minutes: Annotated[float, typer.Option(min=0.1, help="How long it may train.")] = 8.0,
     seed: Annotated[
         int, typer.Option("--seed", "-s", metavar="S", min=0, help="Seed of everything random.")
     ] = 0,

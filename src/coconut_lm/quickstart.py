@@ -30,10 +30,11 @@ from coconut_lm.model import CoconutForCausalLM
 from coconut_lm.statistics import wilson
 from coconut_lm.tokens import LatentTokens, add_latent_tokens, encode, word_tokenizer
 
-HOPS = 2
-STEPS_A_MINUTE = 800  # of one core; fixed, so that a seed makes a run repeat on any machine
-SHARES = (0.5, 0.2, 0.3)  # of the steps, by stage
-BATCH, WIDTH, LR, WARMUP = 64, 96, 1e-3, 200
+HOPS = 3
+STEPS_A_MINUTE = 360  # of one core; fixed, so that a seed makes a run repeat on any machine
+SHARES = (0.4, 0.2, 0.2, 0.2)  # of the steps, by stage
+BATCH, WIDTH, LR, WARMUP = 128, 96, 1e-3, 200
+LENGTHS = {"hops": f"1-{HOPS}", "hop_weights": "15,35,50"}  # short graphs make the long ones learnable
 STAGES = (
     "every step written",
     *(f"{k} thought{'s' * (k > 1)}, the rest written" for k in range(1, HOPS)),
@@ -66,10 +67,10 @@ class Measured:
 class Job:
     """Data, model and how to measure it; everything random comes from the seed."""
 
-    def __init__(self, seed: int, train: int = 40_000, held_out: int = 1_000) -> None:
+    def __init__(self, seed: int, train: int = 100_000, held_out: int = 1_000) -> None:
         torch.manual_seed(seed)
         broom: dict[str, Any] = {"style": "symbols", "shape": "broom", "branches": 2}
-        self.examples = list(prosqa.make(train, seed=seed, hops=f"1-{HOPS}", hop_weights="3,7", **broom))
+        self.examples = list(prosqa.make(train, seed=seed, **LENGTHS, **broom))
         self.held_out = list(prosqa.make(held_out, seed=seed + 1_000_003, hops=HOPS, **broom))
         self.tokenizer = word_tokenizer(text for e in self.examples[:2000] for text in (e.question, *e.steps))
         self.tokens: LatentTokens = add_latent_tokens(self.tokenizer)
@@ -85,16 +86,15 @@ class Job:
         return Rows(encode(examples, self.tokenizer), self.tokens, "coconut", curriculum)
 
     def _model(self) -> CoconutForCausalLM:
-        """Rotary positions: with them, this size learns to look things up far sooner."""
-        shape = {"num_hidden_layers": 2, "hidden_size": WIDTH, "intermediate_size": 3 * WIDTH, "head_dim": 32}
-        heads = {"num_attention_heads": 4, "num_key_value_heads": 4, "tie_word_embeddings": True}
+        quiet = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
         ends = {"bos_token_id": self.tokens.eos, "eos_token_id": self.tokens.eos}
-        config = AutoConfig.for_model("qwen3", vocab_size=len(self.tokenizer), **shape, **heads, **ends)
+        shape = {"n_layer": 2, "n_head": 4, "n_embd": WIDTH, "n_positions": 64}
+        config = AutoConfig.for_model("gpt2", vocab_size=len(self.tokenizer), **shape, **quiet, **ends)
         base = AutoModelForCausalLM.from_config(config)
         return CoconutForCausalLM.from_base(base, self.tokenizer, new_token_init="random")
 
     def batch(self, stage: int, mixed: float = 0.1) -> Batch:
-        """One length a batch: short graphs make the long ones learnable. A few rows keep another stage."""
+        """One length a batch. A few rows are at another stage, so that none is forgotten."""
         shares = [len(places) / len(self.examples) for places in self.by_length]
         hops = int(self.rng.choice(HOPS, p=shares)) + 1
         chosen = self.rng.choice(self.by_length[hops - 1], BATCH)
@@ -145,7 +145,7 @@ def tensors(batch: Batch) -> dict[str, Tensor]:
     return {name: torch.from_numpy(getattr(batch, name)) for name in names}
 
 
-def run(out: Path, minutes: float = 2.5, seed: int = 0) -> list[Measured]:
+def run(out: Path, minutes: float = 8.0, seed: int = 0) -> list[Measured]:
     """Makes data, trains, measures, prints the table, and leaves model, tokenizer and figures in `out`."""
     console = Console()
     steps = [max(1, round(minutes * STEPS_A_MINUTE * share)) for share in SHARES]
@@ -189,7 +189,7 @@ def _introduce(console: Console, job: Job, steps: Sequence[int]) -> None:
         f"  steps {' '.join(example.steps)}, answer {example.answer}\n"
         f"A model of {count:,} weights learns this from scratch on {len(job.examples):,} graphs, "
         f"{sum(steps):,} steps of {BATCH} rows:\n"
-        "first writing every step, then thinking the first one, then thinking all of them.",
+        "first writing every step, then thinking the first one, then two, then all of them.",
         highlight=False,
         soft_wrap=True,
     )
