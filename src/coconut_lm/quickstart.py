@@ -34,7 +34,10 @@ HOPS = 3
 STEPS_A_MINUTE = 360  # of one core; fixed, so that a seed makes a run repeat on any machine
 SHARES = (0.4, 0.2, 0.2, 0.2)  # of the steps, by stage
 BATCH, WIDTH, LR, WARMUP = 128, 96, 1e-3, 200
-LENGTHS = {"hops": f"1-{HOPS}", "hop_weights": "15,35,50"}  # short graphs make the long ones learnable
+LENGTHS: dict[str, Any] = {
+    "hops": f"1-{HOPS}",
+    "hop_weights": "15,35,50",
+}  # short graphs make the long ones learnable
 STAGES = (
     "every step written",
     *(f"{k} thought{'s' * (k > 1)}, the rest written" for k in range(1, HOPS)),
