@@ -1,7 +1,7 @@
 """Noise on thoughts: the kinds and schedules as pure functions.
 
 A draw is keyed by integers (seed, example, thought, ...), so the same key gives the same noise whatever the
-batch, the order or the device. Kinds and their names follow the noise study of PEERS' NoisyCoconut
+batch, the order or the device. Kinds and their names follow NoisyCoconut
 (arXiv 2605.08221); scale 0 always returns the thought unchanged.
 
 Shapes: B rows, D width.
