@@ -1,9 +1,20 @@
-"""One thread per test process: two run side by side, and small models gain nothing from more."""
+"""One thread per test process: two run side by side, and small models gain nothing from more.
+
+Hypothesis looks for new examples on a developer's machine; CI repeats the same ones, so that it fails for a
+change and not for a draw.
+"""
 
 import os
 
+from hypothesis import HealthCheck, settings
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+settings.register_profile("ci", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+if os.environ.get("CI"):
+    settings.load_profile("ci")
 
 
 def pytest_configure() -> None:
