@@ -53,12 +53,12 @@ def coconut_lm(
     """Train, evaluate, explain and serve language models that reason in a continuous latent space."""
 
 
-@app.command(epilog="Example: coconut-lm quickstart --out demo --minutes 5")
+@app.command(epilog="Example: coconut-lm quickstart --out demo --seed 1")
 def quickstart(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Where it all goes.")] = Path(
         "demo"
     ),
-    minutes: Annotated[float, typer.Option(min=0.1, help="How long it may train.")] = 8.0,
+    minutes: Annotated[float, typer.Option(min=0.1, help="How long it may train.")] = 2.0,
     seed: Annotated[
         int, typer.Option("--seed", "-s", metavar="S", min=0, help="Seed of everything random.")
     ] = 0,
