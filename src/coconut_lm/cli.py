@@ -1,14 +1,13 @@
-"""The commands. A user's mistake is one message and exit code 2; an interruption is one word and 130."""
+"""The commands together. A user's mistake is one message and exit code 2, an interruption one word and 130."""
 
 import sys
 from io import TextIOWrapper
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from coconut_lm import datacli
+from coconut_lm.commands import data, quickstart
 
 
 class Commands(TyperGroup):
@@ -33,7 +32,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(datacli.app, name="data")
+app.command(epilog="Example: coconut-lm quickstart --out demo --seed 1")(quickstart.quickstart)
+app.add_typer(data.app, name="data")
 
 
 def _version(asked: bool) -> None:
@@ -51,22 +51,6 @@ def coconut_lm(
     ] = False,
 ) -> None:
     """Train, evaluate, explain and serve language models that reason in a continuous latent space."""
-
-
-@app.command(epilog="Example: coconut-lm quickstart --out demo --seed 1")
-def quickstart(
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Where it all goes.")] = Path(
-        "demo"
-    ),
-    minutes: Annotated[float, typer.Option(min=0.1, help="How long it may train.")] = 2.0,
-    seed: Annotated[
-        int, typer.Option("--seed", "-s", metavar="S", min=0, help="Seed of everything random.")
-    ] = 0,
-) -> None:
-    """Watch a small model learn on this CPU to follow a graph without writing its steps."""
-    from coconut_lm import quickstart
-
-    quickstart.run(out=out, minutes=minutes, seed=seed)
 
 
 def main() -> None:

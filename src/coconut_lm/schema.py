@@ -237,6 +237,8 @@ class Schema(Section):
     """Validation examples that are used, from the first; null is all."""
     max_new_tokens: PositiveInt | None = None
     """Longest output; null is the task's own limit."""
+    scoring: Literal["tolerant", "reference"] = "tolerant"
+    """reference: the published rules to the letter, with their 64 or 128 new tokens."""
 
 
 def kinds_of(annotation: Any) -> tuple[Any, ...]:

@@ -10,7 +10,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from coconut_lm import __version__, cli, datacli
+from coconut_lm import __version__, cli
+from coconut_lm.commands import data as data_commands
 from coconut_lm.data import download, gsm8k, math, prosqa, shapes, survey
 from coconut_lm.errors import UserError
 from coconut_lm.terminal import downloads, track
@@ -54,19 +55,19 @@ def choices(command: Callable[..., None], option: str) -> set[str]:
 
 
 def test_choices_are_those_of_the_rooms() -> None:
-    assert choices(datacli.make_prosqa, "style") == set(prosqa.STYLES)
-    assert choices(datacli.make_prosqa, "preset") | choices(datacli.make_prosqa, "shape") == set(
+    assert choices(data_commands.make_prosqa, "style") == set(prosqa.STYLES)
+    assert choices(data_commands.make_prosqa, "preset") | choices(data_commands.make_prosqa, "shape") == set(
         shapes.SHAPES
     )
-    assert choices(datacli.convert_gsm8k, "steps") == set(gsm8k.STEPS)
-    assert choices(datacli.convert_gsm8k, "empty_steps") == set(gsm8k.EMPTY_STEPS)
-    assert choices(datacli.convert_math, "preset") == set(math.PRESETS)
-    assert choices(datacli.convert_math, "steps") == set(math.STEPS)
-    assert choices(datacli.convert_math, "box") == set(math.BOXES)
-    assert choices(datacli.convert_math, "box_in_steps") == set(math.BOX_IN_STEPS)
-    assert choices(datacli.convert_math, "split") == set(math.SPLITS)
-    assert choices(datacli.get, "name") == {*download.DATA_SETS, *download.NOT_PUBLIC}
-    assert choices(datacli.stats, "task") == {*survey.ROOMS, survey.PLAIN}
+    assert choices(data_commands.convert_gsm8k, "steps") == set(gsm8k.STEPS)
+    assert choices(data_commands.convert_gsm8k, "empty_steps") == set(gsm8k.EMPTY_STEPS)
+    assert choices(data_commands.convert_math, "preset") == set(math.PRESETS)
+    assert choices(data_commands.convert_math, "steps") == set(math.STEPS)
+    assert choices(data_commands.convert_math, "box") == set(math.BOXES)
+    assert choices(data_commands.convert_math, "box_in_steps") == set(math.BOX_IN_STEPS)
+    assert choices(data_commands.convert_math, "split") == set(math.SPLITS)
+    assert choices(data_commands.get, "name") == {*download.DATA_SETS, *download.NOT_PUBLIC}
+    assert choices(data_commands.stats, "task") == {*survey.ROOMS, survey.PLAIN}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""A command a file. Rooms load inside the commands, so that --help is quick."""

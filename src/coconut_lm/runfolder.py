@@ -1,0 +1,135 @@
+"""A run's folder: which file is where, what its metrics say, which checkpoints are whole.
+
+    config.yaml   env.json   metrics.jsonl
+    checkpoints/checkpoint_N/   N epochs finished
+    checkpoints/step_K/         a place to go on from inside an epoch, kept until the next one is whole
+    eval/NAME/                  predictions.jsonl, metrics.json, validation_examples.txt
+
+A checkpoint holds the model, the tokenizer, run.yaml (the configuration) and progress.json; the newest one
+also holds state/, with which training goes on.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from coconut_lm.errors import UserError
+from coconut_lm.files import atomic_write, read_text
+
+CONFIG, ENVIRONMENT, METRICS = "config.yaml", "env.json", "metrics.jsonl"
+RUN, PROGRESS, STATE = "run.yaml", "progress.json", "state"
+PREDICTIONS, EVALUATION, TEXTS = "predictions.jsonl", "metrics.json", "validation_examples.txt"
+_NAME = re.compile(r"(checkpoint|step)_(\d+)")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where training stands, beside every checkpoint."""
+
+    epoch: int = 0
+    """Epochs finished, from 0."""
+    batches: int = 0
+    """Optimizer steps made in the epoch that is under way."""
+    step: int = 0
+    """Optimizer steps made in all."""
+    stage: int = 0
+    """Stage of the epoch that was trained last."""
+    best: float | None = None
+    """Best validation accuracy so far."""
+    global_batch: int = 0
+    """Rows of one optimizer step, all ranks together."""
+    data: str = ""
+    """Fingerprint of the training examples."""
+
+    @classmethod
+    def read(cls, checkpoint: Path) -> "Progress":
+        return cls(**json.loads(read_text(checkpoint / PROGRESS)))
+
+    def write(self, checkpoint: Path) -> None:
+        write_json(checkpoint / PROGRESS, vars(self))
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    path: Path
+
+    @classmethod
+    def is_one(cls, path: str | os.PathLike[str]) -> bool:
+        return (Path(path) / CONFIG).is_file()
+
+    @property
+    def config(self) -> Path:
+        return self.path / CONFIG
+
+    @property
+    def environment(self) -> Path:
+        return self.path / ENVIRONMENT
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / METRICS
+
+    @property
+    def evaluations(self) -> Path:
+        return self.path / "eval"
+
+    def evaluation(self, name: str) -> Path:
+        return self.evaluations / name
+
+    def checkpoint(self, epochs: int) -> Path:
+        return self.path / "checkpoints" / f"checkpoint_{epochs}"
+
+    def step(self, steps: int) -> Path:
+        return self.path / "checkpoints" / f"step_{steps}"
+
+    def checkpoints(self) -> list[Path]:
+        """Those of finished epochs, oldest first."""
+        return [path for path in self._saved() if path.name.startswith("checkpoint_")]
+
+    def newest(self) -> Path | None:
+        """Where training goes on: the checkpoint with a state that got farthest."""
+        whole = [path for path in self._saved() if (path / STATE).is_dir()]
+        return max(whole, key=lambda path: Progress.read(path).step, default=None)
+
+    def _saved(self) -> list[Path]:
+        found = [(_NAME.fullmatch(path.name), path) for path in self.path.glob("checkpoints/*")]
+        named = [(int(name[2]), path) for name, path in found if name and (path / PROGRESS).is_file()]
+        return [path for _, path in sorted(named)]
+
+
+def checkpoint_of(place: str | os.PathLike[str]) -> Path:
+    """A run folder's checkpoint that got farthest; any other place is one itself."""
+    path = Path(place)
+    if not RunFolder.is_one(path):
+        return path
+    folder = RunFolder(path)
+    found = folder.checkpoints()
+    if newest := folder.newest() or (found[-1] if found else None):
+        return newest
+    raise UserError(f"{path} holds no checkpoint yet", expected=f"{path}/checkpoints/checkpoint_N")
+
+
+def lines(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
+    """The objects of a file of JSON lines; a last line that was cut off is left out."""
+    rows = read_text(path).split("\n")
+    for number, row in enumerate(rows, start=1):
+        try:
+            if row.strip():
+                yield json.loads(row)
+        except json.JSONDecodeError:
+            if number < len(rows):  # a line that was written whole ends with a line break
+                raise UserError(f"{path} is damaged", given=f"line {number} is not JSON") from None
+
+
+def write_lines(path: str | os.PathLike[str], rows: Iterator[dict[str, Any]] | list[dict[str, Any]]) -> None:
+    with atomic_write(path) as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def write_json(path: str | os.PathLike[str], content: Any) -> None:
+    with atomic_write(path) as file:
+        file.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
