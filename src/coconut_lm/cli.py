@@ -1,4 +1,4 @@
-"""The commands together. A user's mistake is one message and exit code 2, an interruption one word and 130."""
+"""The commands together. A user's mistake is one message and exit code 2; an interruption 130."""
 
 import sys
 from io import TextIOWrapper
