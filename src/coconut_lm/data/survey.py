@@ -50,7 +50,7 @@ def survey(examples: Sequence[Example], task: str | None = None) -> dict[str, An
     task = task or task_of(examples)
     if task not in ROOMS and task != PLAIN:
         raise UserError("unknown task", given=task, expected=", ".join([*ROOMS, PLAIN]))
-    room, known = ROOMS.get(task), _readable(examples, task)
+    room, known = ROOMS.get(task), readable(examples, task)
     return {
         "task": task,
         "examples": len(examples),
@@ -66,7 +66,7 @@ def survey(examples: Sequence[Example], task: str | None = None) -> dict[str, An
     }
 
 
-def _readable(examples: Sequence[Example], task: str) -> Sequence[Example]:
+def readable(examples: Sequence[Example], task: str) -> Sequence[Example]:
     """The examples that the task's own figures can be had of: a ProsQA example may come without its graph."""
     if task != "prosqa":
         return examples
