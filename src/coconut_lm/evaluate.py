@@ -1,22 +1,26 @@
-"""A model's answers, judged and counted: predictions as they come, and what they add up to.
+"""A model's answers, judged and counted: predictions as they come, what they add up to, the files of it.
 
 `generate` is any callable from prompts to replies: nothing here knows what computes.
 """
 
+import os
 import re
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from itertools import chain
 from statistics import fmean
 from typing import Any
 
 from coconut_lm.data.answers import WordedTask
 from coconut_lm.data.example import Example, Task
-from coconut_lm.data.survey import PLAIN, ROOMS, floors, readable
+from coconut_lm.data.survey import PLAIN, ROOMS
 from coconut_lm.errors import UserError
+from coconut_lm.files import atomic_write
+from coconut_lm.journal import Journal
 from coconut_lm.methods import Row, Rows
-from coconut_lm.statistics import wilson
+from coconut_lm.runfolder import EVALUATION, PREDICTIONS, TEXTS, write_json
+from coconut_lm.tally import groups, pairs, rate, shortcut_floors, swaps
 from coconut_lm.tokens import END, LATENT, PAUSE, START
 
 _MARKERS = re.compile("|".join(map(re.escape, (START, END, LATENT, PAUSE))))
@@ -179,14 +183,6 @@ def _gold_rows(prompts: Rows, stage: int) -> Iterator[Row]:
     return (prompts.row(index, stage) for index in range(len(prompts)))
 
 
-def rate(verdicts: Iterable[bool]) -> dict[str, Any]:
-    """How many are true, and the 95 % interval of the rate."""
-    counts = Counter(map(bool, verdicts))
-    right, n = counts[True], counts.total()
-    low, high = wilson(right, n)
-    return {"rate": right / n if n else None, "right": right, "n": n, "low": low, "high": high}
-
-
 def summarise(
     predictions: Sequence[Prediction],
     examples: Sequence[Example],
@@ -199,12 +195,13 @@ def summarise(
     if not predictions:
         raise UserError("nothing was predicted", expected="at least one example")
     asked = [examples[each.index] for each in predictions]
+    verdicts = [each.correct for each in predictions]
     chains = [each.cot_match for each in predictions if each.cot_match is not None]
     thoughts = {each.thoughts for each in predictions}
     return {
         "n": len(predictions),
         "thoughts": thoughts.pop() if len(thoughts) == 1 else None,
-        "accuracy": rate(each.correct for each in predictions),
+        "accuracy": rate(verdicts),
         "cot_match": rate(chains) if chains else None,
         "ended": rate(each.ended for each in predictions),
         "tokens": {
@@ -216,51 +213,81 @@ def summarise(
         "passes": {"mean": fmean(each.passes for each in predictions)},
         "flops": {"mean": fmean(map(flops, predictions))} if flops else None,
         "seconds": {"per_example": fmean(each.seconds for each in predictions)},
-        "groups": _groups(predictions, asked, task),
-        "floors": _floors(asked, task),
-        "swaps": swaps(predictions, examples),
+        "groups": groups(verdicts, asked, task),
+        "floors": shortcut_floors(asked, task),
+        "swaps": swaps(pairs(verdicts, asked)),
     }
 
 
-def _groups(
-    predictions: Sequence[Prediction], asked: Sequence[Example], task: str
-) -> dict[str, dict[str, Any]]:
-    """Accuracy by the number of steps, and by whether the strongest shortcut gives the right answer."""
-    room, known = ROOMS.get(task), {id(example) for example in readable(asked, task)}
-    keys: dict[str, dict[str, list[bool]]] = {"steps": {}, "shortcut": {}}
-    for each, example in zip(predictions, asked, strict=True):
-        steps = sum(bool(step.strip()) for step in example.steps)
-        keys["steps"].setdefault(str(steps), []).append(each.correct)
-        if room and hasattr(room, "shortcut_right") and id(example) in known:
-            verdict = {1.0: "right", 0.5: "undecided", 0.0: "wrong"}[room.shortcut_right(example)]
-            keys["shortcut"].setdefault(verdict, []).append(each.correct)
-    order: dict[str, Callable[[str], int]] = {"steps": int, "shortcut": ["right", "undecided", "wrong"].index}
-    return {
-        name: {key: rate(groups[key]) for key in sorted(groups, key=order[name])}
-        for name, groups in keys.items()
-        if groups
+@dataclass(frozen=True)
+class Setting:
+    """What is evaluated and how: two evaluations of one setting find the same."""
+
+    checkpoint: str
+    weights: str  # tells one state of the checkpoint's files from another
+    data: str
+    data_sha256: str
+    task: str
+    method: str
+    stage: int
+    thoughts: int | None  # as asked; None: what the stage implies
+    scoring: str
+    max_new_tokens: int
+
+
+Watch = Callable[[Iterator[Prediction], int], Iterable[Prediction]]
+
+
+def evaluate(
+    generate: Generate,
+    prompts: Rows,
+    examples: Sequence[Example],
+    setting: Setting,
+    *,
+    tokenizer: Any,
+    out: str | os.PathLike[str],
+    batch_size: int = 32,
+    batch_1: int = 0,
+    swapped: Sequence[bool] | None = None,
+    flops: Callable[[Prediction], float] | None = None,
+    memory: Callable[[], int] | None = None,
+    watch: Watch = lambda predictions, total: predictions,
+    force: bool = False,
+) -> dict[str, Any]:
+    """Predicts, judges and counts, with files in the folder `out`; one that was interrupted goes on.
+
+    The first `batch_1` examples are asked once more, one at a time, for the clock. `swapped` are the verdicts
+    on the examples' twins, where these were asked. `watch` sees predictions come.
+    """
+    journal = Journal(out, vars(setting) | {"n": len(examples)}, PREDICTIONS, force=force)
+    task = task_named(setting.task, setting.scoring)
+    asked = dict(tokenizer=tokenizer, task=task, stage=setting.stage, thoughts=setting.thoughts)
+    kept = {row["index"]: Prediction.from_json(row) for row in journal.rows()}
+    left = [index for index in range(len(examples)) if index not in kept]
+    fresh = predict(generate, prompts, examples, batch_size=batch_size, indices=left, **asked)
+    coming = chain(kept.values(), journal.keep(fresh, Prediction.to_json))
+    predictions = sorted(watch(coming, len(examples)), key=lambda each: each.index)
+    alone = list(predict(generate, prompts, examples, batch_size=1, indices=range(batch_1), **asked))
+    metrics = vars(setting) | summarise(predictions, examples, setting.task, flops=flops)
+    if swapped is not None:
+        metrics["swaps"] = swaps([(p.correct, twin) for p, twin in zip(predictions, swapped, strict=True)])
+    metrics["seconds"] |= {
+        "batch_size": batch_size,
+        "per_example_batch_1": fmean(each.seconds for each in alone) if alone else None,
     }
+    metrics["peak_memory"] = memory() if memory else None
+    journal.finish([each.to_json() for each in predictions])
+    write_json(journal.folder / EVALUATION, metrics)
+    with atomic_write(journal.folder / TEXTS) as file:
+        file.writelines(_readable(predictions, metrics))
+    return metrics
 
 
-def _floors(asked: Sequence[Example], task: str) -> dict[str, Any]:
-    """What rules reach on these examples that never follow the chain."""
-    room, known = ROOMS.get(task), readable(asked, task)
-    return floors(room, known) if known and hasattr(room, "shortcuts") else {}
-
-
-def swaps(predictions: Iterable[Prediction], examples: Sequence[Example]) -> dict[str, Any] | None:
-    """Of pairs that differ in the asked entity alone: accuracy on the swapped ones, and how often both are
-    right. None where there are no pairs."""
-    pairs: dict[Any, dict[bool, bool]] = {}
+def _readable(predictions: Sequence[Prediction], metrics: Mapping[str, Any]) -> Iterator[str]:
+    """Every example in words."""
+    right, n = metrics["accuracy"]["right"], metrics["n"]
+    yield f"{metrics['checkpoint']} on {metrics['data']}, stage {metrics['stage']}: {right} of {n} right\n"
     for each in predictions:
-        extra = examples[each.index].extra
-        if "pair" in extra and "counterfactual" in extra:
-            pairs.setdefault(extra["pair"], {})[bool(extra["counterfactual"])] = each.correct
-    whole = [pair for pair in pairs.values() if len(pair) == 2]
-    if not whole:
-        return None
-    return {
-        "n": len(whole),
-        "accuracy": rate(pair[True] for pair in whole),
-        "consistency": rate(all(pair.values()) for pair in whole),
-    }
+        yield f"\n--- {each.index}: {'right' if each.correct else 'wrong'}\n{each.question}\n"
+        yield f"expected:  {each.gold}\nextracted: {each.extracted}\noutput ({each.thoughts} thoughts):\n"
+        yield each.output.rstrip("\n") + "\n"
