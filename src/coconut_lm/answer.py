@@ -52,7 +52,7 @@ class Answerer:
     def __call__(self, prompts: Sequence[Row]) -> list[Reply]:
         """A batch writes no more than its longest prompt leaves room for; rows that have more are asked
         again without it."""
-        rooms = [self._room(prompt) for prompt in prompts]
+        rooms = [self.room(prompt) for prompt in prompts]
         replies = self._answer(prompts, min(rooms))
         cut = [
             number
@@ -64,7 +64,7 @@ class Answerer:
                 replies[number] = reply
         return replies
 
-    def _room(self, prompt: Row) -> int:
+    def room(self, prompt: Row) -> int:
         """How many tokens may be written behind it."""
         length = len(prompt.input_ids)
         if length >= self.limit:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from coconut_lm.commands import data, quickstart
+from coconut_lm.commands import compare, data, eval, quickstart, run
 
 
 class Commands(TyperGroup):
@@ -32,7 +32,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command(epilog="Example: coconut-lm run configs/debug.yaml lr=1e-4")(run.run)
 app.command(epilog="Example: coconut-lm quickstart --out demo --seed 1")(quickstart.quickstart)
+app.command(epilog="Example: coconut-lm compare runs/cot runs/coconut data/valid.json --out compared")(
+    compare.compare
+)
+app.command("eval", epilog="Example: coconut-lm eval runs/prosqa data/prosqa_test.json")(eval.evaluate)
 app.add_typer(data.app, name="data")
 
 

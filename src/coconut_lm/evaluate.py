@@ -250,7 +250,7 @@ def evaluate(
     batch_1: int = 0,
     swapped: Sequence[bool] | None = None,
     flops: Callable[[Prediction], float] | None = None,
-    memory: Callable[[], int] | None = None,
+    memory: Callable[[], tuple[int, str]] | None = None,
     watch: Watch = lambda predictions, total: predictions,
     force: bool = False,
 ) -> dict[str, Any]:
@@ -275,7 +275,7 @@ def evaluate(
         "batch_size": batch_size,
         "per_example_batch_1": fmean(each.seconds for each in alone) if alone else None,
     }
-    metrics["peak_memory"] = memory() if memory else None
+    metrics["peak_memory"], metrics["memory_of"] = memory() if memory else (None, None)
     journal.finish([each.to_json() for each in predictions])
     write_json(journal.folder / EVALUATION, metrics)
     with atomic_write(journal.folder / TEXTS) as file:

@@ -36,6 +36,19 @@ def track(items: Iterable[T], what: str, total: int) -> Iterator[T]:
     yield from track(items, what, total, console=console, transient=True, disable=not console.is_terminal)
 
 
+def follow(items: Iterable[T], total: int, says: Callable[[T], str]) -> Iterator[T]:
+    """The items, with a bar that says something new with each, where someone watches."""
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    columns = Progress.get_default_columns()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=total)
+        for item in items:
+            bar.update(task, advance=1, description=says(item))
+            yield item
+
+
 def busy(what: str) -> AbstractContextManager[Any]:
     """A sign of life during work of unknown length."""
     return Console(stderr=True).status(f"{what} ...")

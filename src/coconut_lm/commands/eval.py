@@ -1,0 +1,99 @@
+"""`coconut-lm eval`."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from coconut_lm.evaluate import Prediction
+
+
+def evaluate(
+    checkpoint: Annotated[
+        str, typer.Argument(metavar="CHECKPOINT", help="A checkpoint, a run folder, or a model's id.")
+    ],
+    data: Annotated[
+        str, typer.Argument(metavar="DATA", help="Examples: .json, .jsonl, a folder or a hub id.")
+    ],
+    stage: Annotated[
+        int | None, typer.Option(metavar="K", min=0, help="Stage; the checkpoint's own unless said.")
+    ] = None,
+    thoughts: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="Thoughts in place of those the stage implies.")
+    ] = None,
+    scoring: Annotated[
+        Literal["tolerant", "reference"] | None, typer.Option(help="reference: the published rules.")
+    ] = None,
+    task: Annotated[
+        Literal["gsm8k", "prosqa", "prontoqa", "math", "plain"] | None,
+        typer.Option(help="How answers are judged; what the run and the data say unless given."),
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(metavar="B", min=1, help="Questions at a time.")] = None,
+    samples: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Only the first so many examples.")
+    ] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Longest output; the task's limit unless given.")
+    ] = None,
+    swap: Annotated[
+        bool, typer.Option("--swap", help="Ask ProsQA's questions of the other entity too.")
+    ] = False,
+    batch_1: Annotated[
+        int, typer.Option("--batch-1", metavar="K", min=0, help="Time the first K examples one by one.")
+    ] = 0,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The run's YAML, for weights that come alone.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="DIR", help="Where the files go.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Start anew over what is there.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print metrics.json instead of the table.")] = False,
+) -> None:
+    """How often is a checkpoint right, at what cost? Greedy, with intervals; goes on if interrupted."""
+    import json
+
+    from coconut_lm.assembly import open_checkpoint
+    from coconut_lm.config import load
+    from coconut_lm.dataview import show
+    from coconut_lm.evalview import tables
+    from coconut_lm.exam import Exam, Examiner
+    from coconut_lm.terminal import busy, note, say
+
+    exam = Exam(
+        data=data,
+        task=task,
+        stage=stage,
+        thoughts=thoughts,
+        scoring=scoring,
+        max_new_tokens=max_new_tokens,
+        samples=samples,
+        batch_size=batch_size,
+        batch_1=batch_1,
+        swap=swap,
+    )
+    with busy("loading"):
+        loaded = open_checkpoint(checkpoint, load(config, check_files=False) if config else None)
+        examiner = Examiner(loaded, exam, checkpoint)
+    folder = out or examiner.folder
+    metrics = examiner(folder, watch=_shown, force=force)
+    if as_json:
+        say(json.dumps(metrics, indent=2, ensure_ascii=False))
+    else:
+        show(*tables(metrics))
+    note(f"files in {folder}")
+
+
+def _shown(predictions: "Iterable[Prediction]", total: int) -> "Iterator[Prediction]":
+    """With a bar that tells the accuracy so far."""
+    from coconut_lm.terminal import follow
+
+    verdicts: list[bool] = []
+
+    def says(prediction: "Prediction") -> str:
+        verdicts.append(prediction.correct)
+        return f"{sum(verdicts)} of {len(verdicts)} right"
+
+    return follow(predictions, total, says)

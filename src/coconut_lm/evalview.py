@@ -1,0 +1,74 @@
+"""What `eval` looks like."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+FLOORS = 3  # shortcut floors shown, the highest
+
+Metrics = Mapping[str, Any]
+
+
+def tables(metrics: Metrics) -> Iterator[RenderableType]:
+    thoughts = "" if metrics["thoughts"] is None else f", {metrics['thoughts']} thoughts"
+    yield Text.assemble(
+        (metrics["checkpoint"], "bold"),
+        f" on {metrics['data']}: {metrics['task']}, {metrics['method']}, stage {metrics['stage']}{thoughts},"
+        f" {metrics['scoring']} scoring\n",
+    )
+    yield Group(_rates(metrics), "")
+    yield Group(_costs(metrics), "")
+    if (cut := metrics["n"] - metrics["ended"]["right"]) > 0:
+        yield Text(f"{cut} outputs did not end within {metrics['max_new_tokens']} tokens", "yellow")
+
+
+def _rates(metrics: Metrics) -> Table:
+    table = _table("", "right", "95 % interval", "n")
+    _add(table, "accuracy", metrics["accuracy"], "bold")
+    if metrics["cot_match"]:
+        _add(table, "steps as in the data", metrics["cot_match"])
+    if swaps := metrics["swaps"]:
+        _add(table, "asked of the other entity", swaps["accuracy"])
+        _add(table, "right on both", swaps["consistency"])
+    for steps, found in metrics["groups"].get("steps", {}).items():
+        _add(table, f"{steps} steps" if steps != "1" else "1 step", found)
+    for verdict, found in metrics["groups"].get("shortcut", {}).items():
+        _add(table, f"shortcut {verdict}", found)
+    for rule, floor in list(metrics["floors"].items())[:FLOORS]:
+        _add(table, f"floor: {rule.replace('_', ' ')}", floor, "dim")
+    return table
+
+
+def _add(table: Table, name: str, found: Metrics, style: str = "") -> None:
+    interval = f"{found['low']:.1%} to {found['high']:.1%}"
+    table.add_row(name, f"{found['rate']:.1%}", interval, f"{found['n']:,}", style=style)
+
+
+def _costs(metrics: Metrics) -> Table:
+    table = _table("of an example", "mean")
+    tokens, seconds = metrics["tokens"], metrics["seconds"]
+    table.add_row("tokens", f"{tokens['mean']:.1f}")
+    table.add_row("  thoughts", f"{tokens['latent']:.1f}")
+    table.add_row("  written", f"{tokens['written']:.1f}")
+    table.add_row("forward passes", f"{metrics['passes']['mean']:.1f}")
+    if metrics["flops"]:
+        table.add_row("FLOPs", f"{metrics['flops']['mean']:.3g}")
+    table.add_row(f"seconds, {seconds['batch_size']} at a time", f"{seconds['per_example']:.4f}")
+    if (alone := seconds["per_example_batch_1"]) is not None:
+        table.add_row("seconds, one at a time", f"{alone:.4f}")
+    if metrics["peak_memory"]:
+        table.add_row(
+            f"peak memory of all ({metrics['memory_of']})", f"{metrics['peak_memory'] / 2**20:,.0f} MiB"
+        )
+    return table
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left")
+    return table

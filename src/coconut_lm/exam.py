@@ -1,0 +1,172 @@
+"""A checkpoint examined on a file of examples: what is not said follows from the two."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from coconut_lm.answer import Answerer, peak_memory
+from coconut_lm.assembly import Loaded
+from coconut_lm.data import prosqa
+from coconut_lm.data.example import Example, read_examples
+from coconut_lm.data.survey import PLAIN, task_of
+from coconut_lm.errors import UserError
+from coconut_lm.evaluate import Prediction, Setting, Watch, budget, evaluate, task_named
+from coconut_lm.methods import METHODS, Rows
+from coconut_lm.runfolder import PREDICTIONS, RunFolder, lines
+from coconut_lm.tokens import encode
+
+
+@dataclass(frozen=True)
+class Exam:
+    """What is asked for; None is what the checkpoint and the data say."""
+
+    data: str
+    task: str | None = None
+    stage: int | None = None
+    thoughts: int | None = None
+    scoring: str | None = None
+    max_new_tokens: int | None = None
+    samples: int | None = None
+    batch_size: int | None = None
+    batch_1: int = 0
+    swap: bool = False
+
+
+class Examiner:
+    """Puts a checkpoint to an exam. `checkpoint` is what its user calls it."""
+
+    def __init__(self, loaded: Loaded, exam: Exam, checkpoint: str) -> None:
+        self.loaded, self.exam = loaded, exam
+        self.examples = read_examples(exam.data, limit=exam.samples)
+        self.prompts = self._prompts(self.examples)
+        scoring = exam.scoring or self._of_run("scoring") or "tolerant"
+        task, stage = task_named(self._task(), scoring), self._stage()
+        limit = exam.max_new_tokens or self._of_run("max_new_tokens")
+        self.setting = Setting(
+            checkpoint=str(loaded.place or checkpoint),
+            weights=_weights(loaded.place),
+            data=exam.data,
+            data_sha256=_sha256(example.to_json() for example in self.examples),
+            task=task.name,
+            method=loaded.method,
+            stage=stage,
+            thoughts=exam.thoughts,
+            scoring=scoring,
+            max_new_tokens=limit or budget(self.prompts, task, stage, exam.data),
+        )
+        self.answerer = Answerer(loaded.model.to(best_device()), loaded.tokens, self.setting.max_new_tokens)
+        self._warm_up()
+
+    @property
+    def folder(self) -> Path:
+        """Where the files go unless told otherwise: into the run's folder, if the checkpoint is in one."""
+        setting, place = self.setting, Path(self.loaded.place or self.setting.checkpoint).resolve()
+        name = f"{Path(setting.data).stem}-{place.name}-stage{setting.stage}"
+        name += f"-thoughts{setting.thoughts}" if setting.thoughts is not None else ""
+        name += "-reference" if setting.scoring == "reference" else ""
+        name += f"-first{self.exam.samples}" if self.exam.samples else ""
+        runs = (RunFolder(above) for above in place.parents[:2] if RunFolder.is_one(above))
+        return next((run.evaluation(name) for run in runs), Path("eval", name))
+
+    def __call__(
+        self,
+        out: Path,
+        *,
+        flops: Callable[[Prediction], float] | None = None,
+        watch: Watch = lambda predictions, total: predictions,
+        force: bool = False,
+    ) -> dict[str, Any]:
+        """The metrics; they and the predictions are in the folder `out`."""
+        asked: dict[str, Any] = {
+            "tokenizer": self.loaded.tokenizer,
+            "batch_size": self.exam.batch_size or self._of_run("eval_batch_size") or 32,
+            "flops": flops,
+            "memory": self._memory,
+            "watch": watch,
+            "force": force,
+        }
+        if self.exam.swap:
+            asked["swapped"] = self._swapped(out / "swapped", asked)
+        asked["batch_1"] = min(self.exam.batch_1, len(self.examples))
+        return evaluate(self.answerer, self.prompts, self.examples, self.setting, out=out, **asked)
+
+    def _swapped(self, out: Path, asked: dict[str, Any]) -> list[bool]:
+        """The verdicts on the examples' twins, which are evaluated by themselves."""
+        if self.setting.task != "prosqa":
+            raise UserError("only ProsQA's questions can be swapped", given=f"task {self.setting.task}")
+        twins = [prosqa.twin(example) for example in self.examples]
+        setting = replace(self.setting, data=f"{self.setting.data} (swapped)")
+        evaluate(self.answerer, self._prompts(twins), twins, setting, out=out, **asked)
+        return [row["correct"] for row in lines(out / PREDICTIONS)]
+
+    def _prompts(self, examples: Sequence[Example]) -> Rows:
+        return self.loaded.rows(encode(examples, self.loaded.tokenizer))
+
+    def _of_run(self, key: str) -> Any:
+        return getattr(self.loaded.config, key, None)
+
+    def _task(self) -> str:
+        """That of the data, which is to be the run's. `plain` says nothing, and so contradicts nothing."""
+        seen, trained = task_of(self.examples), self._of_run("task") or PLAIN
+        if self.exam.task is None and PLAIN not in (seen, trained) and seen != trained:
+            raise UserError(
+                f"{self.exam.data} is not of the task that the checkpoint learned",
+                given=seen,
+                expected=trained,
+                do=f"give the other file, or say that it is meant: --task {seen}",
+            )
+        return self.exam.task or (seen if trained == PLAIN else trained)
+
+    def _stage(self) -> int:
+        """What is asked, what the run's configuration asks, that of the checkpoint's last epoch."""
+        config, progress = self.loaded.config, self.loaded.progress
+        for said in (self.exam.stage, self._of_run("eval_stage"), progress.stage if progress else None):
+            if said is not None:
+                return int(said)
+        if config is not None:
+            return self.prompts.stage(config.resume)
+        if METHODS[self.loaded.method].filler and self.exam.thoughts is None:
+            raise UserError(
+                "the checkpoint does not say how many thoughts it is used with",
+                do="add --thoughts N, or --config with the configuration of its run",
+            )
+        return self.prompts.curriculum.last_stage
+
+    def _memory(self) -> tuple[int, str]:
+        device = self.answerer.model.device
+        return peak_memory(device), "GPU tensors" if device.type == "cuda" else "process"
+
+    def _warm_up(self) -> None:
+        """The longest prompt: what does not fit is said before there are files, and the first batch need not
+        wait for kernels to load."""
+        setting = self.setting
+        prompts = (self.prompts.prompt(i, setting.stage, setting.thoughts) for i in range(len(self.examples)))
+        longest = max(prompts, key=lambda prompt: len(prompt.input_ids))
+        self.answerer.room(longest)
+        if self.answerer.model.device.type == "cuda":
+            self.answerer([longest])
+
+
+def best_device() -> torch.device:
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _sha256(rows: Iterable[Any]) -> str:
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps(row, sort_keys=True).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def _weights(place: Path | None) -> str:
+    """Tells one state of a checkpoint from another without reading it all; nothing for what is not here."""
+    found = [] if place is None else [place] if place.is_file() else sorted(place.glob("*.safetensors"))
+    kept = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in found]
+    return _sha256(kept)[:16] if kept else ""
