@@ -1,0 +1,148 @@
+"""`coconut-lm compare`."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from coconut_lm.compare import Comparison, OverSeeds
+    from coconut_lm.evaluate import Prediction
+
+PLACE = "A checkpoint, run folder or predictions.jsonl; several seeds with commas between."
+Place = Annotated[str, typer.Argument(metavar="PLACE[,PLACE..]", help=PLACE, show_default=False)]
+
+
+def compare(
+    a: Place,
+    b: Place,
+    data: Annotated[
+        str | None, typer.Argument(metavar="DATA", help="Examples that checkpoints are evaluated on.")
+    ] = None,
+    stage_a: Annotated[int | None, typer.Option(metavar="K", min=0, help="A's stage; else its own.")] = None,
+    stage_b: Annotated[int | None, typer.Option(metavar="K", min=0, help="B's stage; else its own.")] = None,
+    thoughts_a: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="A's thoughts; else its stage's.")
+    ] = None,
+    thoughts_b: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="B's thoughts; else its stage's.")
+    ] = None,
+    margin: Annotated[
+        float, typer.Option(metavar="POINTS", min=0, max=100, help="What B may lose and be called not worse.")
+    ] = 2.0,
+    examples: Annotated[int, typer.Option(metavar="N", min=0, help="Examples shown side by side.")] = 5,
+    samples: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Only the first so many examples.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(metavar="B", min=1, help="Questions at a time.")] = 32,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="DIR", help="Where comparison.json, comparison.md and all go."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """B against A on the same examples: accuracy, tokens and time, and whether the difference is chance."""
+    from coconut_lm.compare import compare, over_seeds, short_names
+    from coconut_lm.terminal import say
+
+    places = _seeds(a, b)
+    exam = {"data": data, "samples": samples, "batch_size": batch_size}
+    one = {"stage": stage_a, "thoughts": thoughts_a}
+    other = {"stage": stage_b, "thoughts": thoughts_b}
+    comparisons = [
+        compare(
+            _predictions(place_a, exam | one, out and out / f"a{seed}"),
+            _predictions(place_b, exam | other, out and out / f"b{seed}"),
+            short_names(_named(place_a, one), _named(place_b, other)),
+            margin / 100,
+        )
+        for seed, (place_a, place_b) in enumerate(zip(*places, strict=True), start=1)
+    ]
+    over = over_seeds(comparisons) if len(comparisons) > 1 else None
+    if out:
+        _write(out, comparisons, over, examples)
+    if as_json:
+        say(json.dumps(_told(comparisons, over, examples), indent=2, ensure_ascii=False))
+    else:
+        _print(comparisons, over, examples)
+
+
+def _seeds(a: str, b: str) -> tuple[list[str], list[str]]:
+    from coconut_lm.errors import UserError
+
+    sides = a.split(","), b.split(",")
+    if len(sides[0]) != len(sides[1]):
+        raise UserError(
+            "seeds are compared in pairs",
+            given=f"{len(sides[0])} of A, {len(sides[1])} of B",
+            do="name as many of B as of A, in the same order",
+        )
+    return sides
+
+
+def _named(place: str, exam: dict[str, int | None]) -> str:
+    """With the stage and the thoughts that were asked for."""
+    return ", ".join([place, *(f"{key} {value}" for key, value in exam.items() if value is not None)])
+
+
+def _predictions(place: str, exam: dict[str, Any], out: Path | None) -> "list[Prediction]":
+    """Those of a file or of an evaluation's folder; a checkpoint is evaluated."""
+    from coconut_lm.compare import read
+    from coconut_lm.errors import UserError
+    from coconut_lm.runfolder import PREDICTIONS
+
+    path = Path(place)
+    if (path / PREDICTIONS).is_file():
+        path = path / PREDICTIONS
+    if path.suffix != ".jsonl":
+        path = _evaluated(place, exam, out) / PREDICTIONS
+    elif exam["stage"] is not None or exam["thoughts"] is not None:
+        raise UserError(f"{place} is written already", do="leave its --stage and --thoughts out")
+    return read(path, exam["samples"])
+
+
+def _evaluated(place: str, exam: dict[str, Any], out: Path | None) -> Path:
+    """The folder of the evaluation, in the run's folder unless told otherwise; one that is there is used."""
+    from coconut_lm.errors import UserError
+
+    if exam["data"] is None:
+        raise UserError(f"{place} is to be evaluated", do="name the examples: coconut-lm compare A B DATA")
+    from coconut_lm.assembly import open_checkpoint
+    from coconut_lm.exam import Exam, Examiner
+    from coconut_lm.terminal import busy, follow
+
+    with busy(f"loading {place}"):
+        examiner = Examiner(open_checkpoint(place), Exam(**exam), place)
+    folder = out or examiner.folder
+    examiner(folder, watch=lambda predictions, total: follow(predictions, total, lambda _: place))
+    return folder
+
+
+def _told(comparisons: "list[Comparison]", over: "OverSeeds | None", examples: int) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    told = [each.to_json(examples) for each in comparisons]
+    return {"seeds": asdict(over), "comparisons": told} if over else told[0]
+
+
+def _write(out: Path, comparisons: "list[Comparison]", over: "OverSeeds | None", examples: int) -> None:
+    from coconut_lm.compareview import markdown
+    from coconut_lm.files import atomic_write
+    from coconut_lm.runfolder import write_json
+    from coconut_lm.terminal import note
+
+    write_json(out / "comparison.json", _told(comparisons, over, examples))
+    with atomic_write(out / "comparison.md") as file:
+        file.write(markdown(comparisons, over, examples))
+    note(f"written: {out / 'comparison.json'}, {out / 'comparison.md'}")
+
+
+def _print(comparisons: "list[Comparison]", over: "OverSeeds | None", examples: int) -> None:
+    from rich.console import Console
+
+    from coconut_lm.compareview import views
+
+    console = Console(highlight=False)
+    for view in views(comparisons, over, examples):
+        console.print(view)
