@@ -1,6 +1,8 @@
 """`coconut-lm compare` as it is typed: on files of predictions and on checkpoints."""
 
 import json
+import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -121,3 +123,20 @@ def test_a_checkpoint_against_written_predictions(checkpoint: Path) -> None:
     done = compare(written, checkpoint, "valid.json", "--thoughts-b", 2, "--json")
     assert done.exit_code == 0, done.output or repr(done.exception)
     assert json.loads(done.stdout)["b"]["thoughts"] == 2
+
+
+def test_what_the_documentation_shows(capsys: pytest.CaptureFixture[str]) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "statistics.md").read_text(encoding="utf-8")
+    fences = re.findall(r"^```(\w*)\n(.*?)^```", text, flags=re.S | re.M)
+    for place in ("runs/cot", "eval/cot", *(f"eval/cot-s{seed}" for seed in range(3))):
+        put(f"{place}/predictions.jsonl", predicted(A))
+        put(f"{place.replace('cot', 'coconut')}/predictions.jsonl", predicted(B))
+    commands = [line for kind, block in fences if not kind for line in block.splitlines()]
+    assert len(commands) >= 3
+    for line in commands:
+        done = CliRunner().invoke(app, shlex.split(line)[1:])
+        assert done.exit_code == 0, f"{line}\n{done.output}"
+    (python,) = [block for kind, block in fences if kind == "python"]
+    exec(python, {})
+    shown = re.findall(r"[0-9.]{6,}", capsys.readouterr().out)
+    assert [f"{float(figure):.3f}" for figure in shown[:5]] == ["0.684", "0.783", "0.005", "0.021", "0.106"]
