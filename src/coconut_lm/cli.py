@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from coconut_lm.commands import compare, data, eval, quickstart, run
+from coconut_lm.commands import compare, convert, data, eval, quickstart, run
 
 
 class Commands(TyperGroup):
@@ -38,6 +38,9 @@ app.command(epilog="Example: coconut-lm compare runs/cot runs/coconut data/valid
     compare.compare
 )
 app.command("eval", epilog="Example: coconut-lm eval runs/prosqa data/prosqa_test.json")(eval.evaluate)
+app.command(
+    epilog="Example: coconut-lm convert checkpoint_33 gsm8k-coconut --to hf --config openai-community/gpt2"
+)(convert.convert)
 app.add_typer(data.app, name="data")
 
 

@@ -1,6 +1,7 @@
 """Files appear whole or not at all: written beside their place, then renamed into it."""
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,6 +40,35 @@ def atomic_write(path: str | os.PathLike[str], *, force: bool = True) -> Iterato
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def atomic_folder(path: str | os.PathLike[str], *, force: bool = False) -> Iterator[Path]:
+    """A folder to fill, which takes the name `path` if the block ends well."""
+    path = Path(path)
+    refuse_overwrite_folder(path, force)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial"))
+    old = beside.with_suffix(".old")
+    try:
+        yield beside
+        beside.chmod(0o777 & ~_umask())
+        if path.exists():  # what had the name goes only when its successor has it
+            path.rename(old)
+        beside.rename(path)
+        shutil.rmtree(old, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+
+
+def refuse_overwrite_folder(path: Path, force: bool) -> None:
+    """As for a file; an empty folder is taken as it is."""
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path} is a file", expected="the name of a folder")
+    if path.is_dir() and not force and any(path.iterdir()):
+        raise UserError(f"{path} exists", do="choose another name, or add --force to replace it")
+    refuse_overwrite(path / "inside", force)
 
 
 def read_text(path: str | os.PathLike[str]) -> str:

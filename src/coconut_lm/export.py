@@ -1,0 +1,115 @@
+"""Models in the formats of others: the published code's file, a folder that MLX reads. And our own folder."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import PreTrainedConfig
+
+from coconut_lm.config import Config, dump
+from coconut_lm.errors import UserError
+from coconut_lm.feedback import Feedback, FixedWindow, LastHidden, LearnedWindow
+from coconut_lm.files import atomic_folder, atomic_write, refuse_overwrite
+from coconut_lm.model import CoconutForCausalLM
+from coconut_lm.runfolder import RUN
+from coconut_lm.weights import OWN, PREFIX, WEIGHTS
+
+
+def to_hf(
+    model: CoconutForCausalLM,
+    tokenizer: Any,
+    place: Path,
+    *,
+    config: Config | None = None,
+    force: bool = False,
+) -> None:
+    """A folder for `from_pretrained`, `coconut-lm eval` and all that reads transformers' folders.
+
+    `config` is the run's, where it is known: it goes with the weights.
+    """
+    with atomic_folder(place, force=force) as folder:
+        model.save_pretrained(folder)
+        _beside(folder, tokenizer, config)
+
+
+def to_official(model: CoconutForCausalLM, place: Path, *, force: bool = False) -> None:
+    """The published code's file: tensors alone, the embedding twice where it thinks."""
+    refuse_overwrite(place, force)
+    tensors = _held(model.base_causallm)
+    if model.config.thinks:
+        tensors = {PREFIX + name: tensor for name, tensor in tensors.items()}
+        tensors["embedding.weight"] = model.get_input_embeddings().get_parameter("weight").detach().cpu()
+        tensors |= _window(model.feedback)
+    with atomic_write(place, force=force) as file:
+        torch.save(tensors, file.buffer)
+
+
+def to_mlx(
+    model: CoconutForCausalLM,
+    tokenizer: Any,
+    place: Path,
+    *,
+    config: Config | None = None,
+    force: bool = False,
+) -> None:
+    """A folder that mlx_lm loads as the base; what thinking adds is beside it, for us.
+
+    config.json holds the base's keys, and ours under `coconut`; feedback.safetensors the feedback's weights.
+    """
+    base = model.base_causallm
+    first = {id(tensor): name for name, tensor in reversed(base.state_dict(keep_vars=True).items())}
+    prefix = "transformer." if base.config.model_type == "gpt2" else ""  # mlx_lm's GPT-2 has none
+    tensors = {
+        name.removeprefix(prefix): tensor for name, tensor in _held(base).items() if name in first.values()
+    }
+    feedback = _held(model.feedback)
+    with atomic_folder(place, force=force) as folder:
+        save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+        if feedback:
+            save_file(feedback, folder / OWN, metadata={"format": "pt"})
+        content = _for_mlx(base.config) | {"coconut": model.config.to_dict()}
+        (folder / "config.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        model.generation_config.save_pretrained(folder)
+        _beside(folder, tokenizer, config)
+
+
+def _beside(folder: Path, tokenizer: Any, config: Config | None) -> None:
+    tokenizer.save_pretrained(folder)
+    if config is not None:
+        dump(config, folder / RUN)
+
+
+def _held(module: torch.nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+
+
+def _window(feedback: Feedback) -> dict[str, Tensor]:
+    """A learned window in the order of the text; a fixed one is a constant of the code that reads it."""
+    if isinstance(feedback, LearnedWindow):
+        return {"latent_weights": feedback.latent_weights.detach().cpu().flip(0)}
+    if isinstance(feedback, LastHidden | FixedWindow):
+        return {}
+    raise UserError(
+        "the published format has no place for this feedback",
+        given=type(feedback).__name__,
+        expected="the last hidden state, or a window",
+        do="convert to hf or mlx",
+    )
+
+
+def _for_mlx(config: PreTrainedConfig) -> dict[str, Any]:
+    """The base's keys, with the names that mlx_lm reads beside those that transformers writes today."""
+    content = json.loads(config.to_json_string(use_diff=False))
+    if content["model_type"] == "gpt2":
+        content["n_ctx"] = content["n_positions"]
+    rope = content.get("rope_parameters") or {}
+    local, rope = rope.get("sliding_attention"), rope.get("full_attention", rope)
+    if rope:
+        content["rope_theta"] = rope["rope_theta"]
+        content["rope_scaling"] = rope if rope.get("rope_type", "default") != "default" else None
+    if local:
+        content["rope_local_base_freq"] = local["rope_theta"]
+    return content
