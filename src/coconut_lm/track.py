@@ -138,8 +138,8 @@ def _wandb(folder: Path, config: Config, step: int) -> Any:
     """Goes on with the run of this folder, if there is one; repeated steps are then ignored there."""
     from accelerate.tracking import WandBTracker
 
-    names = sorted(path.name.removeprefix("offline-") for path in folder.glob("wandb/*run-*"))
-    again = {"id": names[-1].split("-", 2)[2], "resume": "allow"} if names and step else {}
+    files = sorted(folder.glob("wandb/*run-*/run-*.wandb"), key=lambda p: p.parent.name.split("run-", 1)[1])
+    again = {"id": files[-1].stem.removeprefix("run-"), "resume": "allow"} if files and step else {}
     settings = config.model_dump(mode="json")
     return WandBTracker(config.project, name=config.name, dir=str(folder), config=settings, **again)
 
