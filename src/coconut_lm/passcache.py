@@ -10,6 +10,7 @@ Shapes: B rows, H heads, T columns, E width of a head.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -94,18 +95,19 @@ class PassCache(DynamicCache):
             return
         self._sharing = True
         try:
-            with torch.autograd.graph.saved_tensors_hooks(self._pack, _unpack):
+            # Autograd keeps the hooks: a method of this cache would keep its last joined keys and values.
+            with torch.autograd.graph.saved_tensors_hooks(partial(_pack, self._joined), _unpack):
                 yield
         finally:
             self._sharing = False
-            self._joined = {}
+            self._joined.clear()
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         joined = super().update(key_states, value_states, layer_idx, *args, **kwargs)
         if self._sharing:
-            self._joined = {}
+            self._joined.clear()
             for part, (piece_BHTE, whole_BHTE) in enumerate(
                 zip((key_states, value_states), joined, strict=True)
             ):
@@ -127,13 +129,14 @@ class PassCache(DynamicCache):
                 values_BHTE[places, :, columns - read :] = part.layers[index].values
             layer.update(keys_BHTE, values_BHTE)
 
-    def _pack(self, saved: Tensor) -> Any:
-        _, pieces = self._joined.get(_place(saved), (None, None))
-        return saved if pieces is None else (pieces, saved.shape[-2])
-
 
 def _place(tensor: Tensor) -> Place:
     return tensor.data_ptr(), tensor.shape
+
+
+def _pack(joined: dict[Place, tuple[Tensor, list[Tensor]]], saved: Tensor) -> Any:
+    _, pieces = joined.get(_place(saved), (None, None))
+    return saved if pieces is None else (pieces, saved.shape[-2])
 
 
 def _unpack(packed: Any) -> Tensor:
