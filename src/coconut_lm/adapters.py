@@ -1,21 +1,39 @@
 """Low-rank adapters (peft) around a latent-reasoning model, with the new tokens' rows trained too."""
 
+import importlib.util
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import torch
+from transformers import BitsAndBytesConfig
 from transformers.pytorch_utils import Conv1D
 
+from coconut_lm.errors import UserError
 from coconut_lm.model import CoconutForCausalLM
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
 
+def quantization(bits: str) -> BitsAndBytesConfig:
+    """QLoRA (arXiv 2305.14314): the frozen weights in 4 (nf4, twice quantised) or 8 bits."""
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise UserError("quantised weights need bitsandbytes", do="pip install bitsandbytes")
+    if bits == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+
+
 def add_lora(
     model: CoconutForCausalLM,
     *,
     r: int = 8,
-    alpha: int = 16,
+    alpha: float = 16,
     dropout: float = 0.05,
     target_modules: str | Sequence[str] | None = None,
 ) -> "PeftModel":
@@ -33,6 +51,7 @@ def add_lora(
     if not isinstance(target_modules, str):
         target_modules = list(target_modules)
     rows = [config.start_token_id, config.end_token_id, config.latent_token_id, config.pause_token_id]
+    new = [row for row in rows if row is not None]
     table = model.get_input_embeddings()
     name = next(name for name, module in model.named_modules() if module is table)
     return get_peft_model(
@@ -44,7 +63,7 @@ def add_lora(
             lora_dropout=dropout,
             target_modules=target_modules,
             fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),  # GPT-2's layers
-            trainable_token_indices={name: [row for row in rows if row is not None]},
+            trainable_token_indices={name: new} if new else None,
             modules_to_save=["feedback"] if any(True for _ in model.feedback.parameters()) else None,
         ),
     )

@@ -8,13 +8,25 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.activations import NewGELUActivation
 
+from coconut_lm.errors import UserError
 
-def load(source: str | os.PathLike[str], vocabulary_size: int, **kwargs: Any) -> PreTrainedModel:
-    """A hub id or folder with its weights; a config JSON as a new model with a row for each token."""
+
+def load(
+    source: str | os.PathLike[str], vocabulary_size: int, end: int | None = None, **kwargs: Any
+) -> PreTrainedModel:
+    """A hub id or folder with its weights; a config JSON as a new model with a row for each token, for texts
+    that end with token `end`."""
     if str(source).endswith(".json"):
-        config = AutoConfig.from_pretrained(source, vocab_size=vocabulary_size)
-        return AutoModelForCausalLM.from_config(config, **kwargs)
+        ends = {"bos_token_id": end, "eos_token_id": end} if end is not None else {}
+        return new(AutoConfig.from_pretrained(source, vocab_size=vocabulary_size, **ends), **kwargs)
     return AutoModelForCausalLM.from_pretrained(source, **kwargs)
+
+
+def new(config: PreTrainedConfig, **kwargs: Any) -> PreTrainedModel:
+    """From scratch; quantised weights are for models that have some."""
+    if "quantization_config" in kwargs:
+        raise UserError("a model from scratch has no weights to quantise", do="leave lora.quantize out")
+    return AutoModelForCausalLM.from_config(config, **kwargs)
 
 
 def fuse_gelu(base: PreTrainedModel) -> None:

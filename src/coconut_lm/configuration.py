@@ -43,5 +43,10 @@ class CoconutConfig(PreTrainedConfig):
         return text_config
 
     @property
+    def thinks(self) -> bool:
+        """Without a latent token the model is its base alone."""
+        return self.latent_token_id is not None
+
+    @property
     def vocab_size(self) -> int:
         return int(self.get_text_config().vocab_size)

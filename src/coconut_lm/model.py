@@ -140,7 +140,7 @@ class CoconutForCausalLM(PreTrainedModel, GenerationMixin):
     ) -> tuple[Tensor, Thoughts | None]:
         """The algorithm: run up to a latent column, feed the last hidden state in there, run on."""
         embeds_BTD = self.get_input_embeddings()(input_ids)
-        is_latent_BT = input_ids == self.config.latent_token_id
+        is_latent_BT = self._is_latent(input_ids)
         seen = mask_BT.shape[1] - input_ids.shape[1]
         hidden: list[Tensor] = []
         fed: list[Tensor] = []
@@ -192,9 +192,14 @@ class CoconutForCausalLM(PreTrainedModel, GenerationMixin):
         # A batch without a supervised position has loss zero and gradient zero, not 0/0.
         return total / (supervised.sum().clamp_min(1) if items is None else items), logits_NV
 
+    def _is_latent(self, input_ids: Tensor) -> Tensor:
+        if not self.config.thinks:
+            return torch.zeros_like(input_ids, dtype=torch.bool)
+        return input_ids == self.config.latent_token_id
+
     def _find_columns(self, input_ids: Tensor, mask_BT: Tensor) -> list[int]:
         checks.vocabulary(input_ids, self.config.vocab_size)
-        is_latent_BT = (input_ids == self.config.latent_token_id) & mask_BT.bool()
+        is_latent_BT = self._is_latent(input_ids) & mask_BT.bool()
         checks.begins_with_latent(is_latent_BT, mask_BT)
         return is_latent_BT.any(0).nonzero().flatten().tolist()
 
@@ -219,10 +224,10 @@ class CoconutForCausalLM(PreTrainedModel, GenerationMixin):
             )
         if asked.get("use_cache") is not False and asked.get("cache_implementation") is None:
             kwargs.setdefault("past_key_values", PassCache(self.config.get_text_config()))
-        never = NeverLatent(self.config.latent_token_id, in_place=not asked.get("output_logits"))
-        return super().generate(
-            *args, logits_processor=LogitsProcessorList([*(logits_processor or []), never]), **kwargs
-        )
+        processors = list(logits_processor or [])
+        if self.config.thinks:
+            processors.append(NeverLatent(self.config.latent_token_id, not asked.get("output_logits")))
+        return super().generate(*args, logits_processor=LogitsProcessorList(processors), **kwargs)
 
     @classmethod
     def from_base(
@@ -231,13 +236,14 @@ class CoconutForCausalLM(PreTrainedModel, GenerationMixin):
         tokenizer: PreTrainedTokenizerBase | None = None,
         *,
         feedback: Mapping[str, Any] | None = None,
-        new_token_init: str = "<<",
+        new_token_init: str | None = "<<",
         **kwargs: Any,
     ) -> "CoconutForCausalLM":
         """Makes any causal LM (a hub id, a folder, a config JSON to start from scratch, or a model) think.
 
         `tokenizer` is given the latent tokens if it lacks them; without one, the base's own is loaded.
         `feedback` holds the arguments of `coconut_lm.feedback.build`; `kwargs` go to transformers' loading.
+        With `new_token_init=None` the vocabulary stays as it is: the base alone, for methods without thoughts.
         """
         if tokenizer is None:
             tokenizer = tokens.load_tokenizer(
@@ -247,13 +253,15 @@ class CoconutForCausalLM(PreTrainedModel, GenerationMixin):
         model = base if isinstance(base, PreTrainedModel) else bases.load(base, len(tokenizer), **kwargs)
         if isinstance(model, cls):
             raise UserError("this model thinks already", given=model.name_or_path, do="use from_pretrained")
-        latent = vocabulary.grow(model, tokenizer, new_token_init)
+        latent = tokens.latent_tokens(tokenizer)
+        ids: dict[str, int | None] = {}
+        if new_token_init is not None:
+            vocabulary.grow(model, tokenizer, new_token_init)
+            ids = {"start_token_id": latent.start, "end_token_id": latent.end}
+            ids |= {"latent_token_id": latent.latent, "pause_token_id": latent.pause}
         config = CoconutConfig(
             base_config=model.config,
-            start_token_id=latent.start,
-            end_token_id=latent.end,
-            latent_token_id=latent.latent,
-            pause_token_id=latent.pause,
+            **ids,
             pad_token_id=latent.pad,
             eos_token_id=latent.eos,
             feedback=dict(feedback or {}),

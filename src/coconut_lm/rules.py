@@ -33,8 +33,8 @@ def implied(config: Schema) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if config.dtype is None:
         found["dtype"] = "bfloat16" if config.bf16 == "pure" else "float32"
-    if config.task is None:
-        found["task"] = _task_of(config.val_path or "")
+    if config.task is None and (task := _task_of(config.val_path or "")):
+        found["task"] = task
     if config.method == "pause" and config.pause_tokens is None:
         found["pause_tokens"] = config.c_thought * config.max_latent_stage
     if config.model_config_path and config.tokenizer is None:
@@ -52,13 +52,13 @@ def _adapters(config: Schema) -> Lora | None:
     return config.lora if "lora" in config.model_fields_set else Lora(target_modules=("c_attn", "c_proj"))
 
 
-def _task_of(path: str) -> str:
-    """The data set that the file's name, else its folder's, speaks of."""
+def _task_of(path: str) -> str | None:
+    """The data set that the file's name, else its folder's, speaks of, if any."""
     for part in reversed(Path(path.lower()).parts[-2:]):
         for word, task in _TASKS.items():
             if word in part:
                 return task
-    return "plain"
+    return None
 
 
 def contradictions(config: Schema) -> Iterator[Finding]:
@@ -75,6 +75,8 @@ def _of_the_run(c: Schema) -> Iterator[Finding]:
         yield ("resume", "num_epochs"), "nothing is left to train"
     if c.backend == "mlx" and c.fsdp != "off":
         yield ("backend", "fsdp"), "mlx does not shard; set fsdp: off"
+    if c.backend == "mlx" and c.lora and c.lora.quantize != "none":
+        yield ("backend", "lora"), "mlx trains no quantised weights; leave lora.quantize out"
 
 
 def _of_the_curriculum(c: Schema) -> Iterator[Finding]:
@@ -97,6 +99,8 @@ def _of_the_model(c: Schema) -> Iterator[Finding]:
         yield ("model_id", "model_config_path"), "two models; keep one"
     if c.model_id and fresh and c.tokenizer is None:
         yield ("model_id", "tokenizer"), "a config JSON brings no tokenizer; give one, or word"
+    if fresh and c.model_id and c.lora and c.lora.quantize != "none":
+        yield ("model_id", "lora"), "a new model has no weights to quantise; leave lora.quantize out"
     if c.bf16 == "pure" and c.dtype != "bfloat16":
         yield ("bf16", "dtype"), "pure means bfloat16 weights; leave dtype out"
 

@@ -86,6 +86,12 @@ class RunFolder:
     def step(self, steps: int) -> Path:
         return self.path / "checkpoints" / f"step_{steps}"
 
+    def logged(self, kind: str) -> list[dict[str, Any]]:
+        """The lines of one kind in metrics.jsonl."""
+        if not self.metrics.is_file():
+            return []
+        return [row for row in lines(self.metrics) if row["kind"] == kind]
+
     def checkpoints(self) -> list[Path]:
         """Those of finished epochs, oldest first."""
         return [path for path in self._saved() if path.name.startswith("checkpoint_")]

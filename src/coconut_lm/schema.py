@@ -83,6 +83,8 @@ class Lora(Section):
     """Dropout before the adapters."""
     target_modules: tuple[Text, ...] | Text | None = None
     """Module names, a pattern, or all-linear; null is peft's choice for the architecture."""
+    quantize: Literal["none", "4bit", "8bit"] = "none"
+    """The frozen weights in fewer bits (QLoRA); needs bitsandbytes and a model that is loaded, not new."""
 
 
 class Icot(Section):
@@ -222,7 +224,9 @@ class Schema(Section):
     num_workers: NonNegativeInt = 0
     """Processes that prepare batches."""
     fsdp: Annotated[Literal["off", "auto", "full"], _also((False, "off"))] = "off"
-    """Shard the model over devices: never, where it pays, or always."""
+    """Shard the model over devices: never, where it would not fit, or always."""
+    timeout_minutes: PositiveFloat = 30.0
+    """How long a rank waits for the others before it gives up."""
 
     # data and evaluation
     train_path: Place | None = None
@@ -230,7 +234,7 @@ class Schema(Section):
     val_path: Place | None = None
     """Validation examples, or test examples with only_eval."""
     task: Literal["gsm8k", "prosqa", "prontoqa", "math", "plain"] | None = None
-    """How answers are scored; null is told from val_path."""
+    """How answers are scored; null is told from the name of val_path, else from what it holds."""
     eval_batch_size: PositiveInt = 32
     """Questions answered at a time."""
     eval_samples: NonNegativeInt | None = None

@@ -121,11 +121,11 @@ def test_what_keys_imply() -> None:
         ("data/ProsQA_test.json", "prosqa"),
         ("prontoqa/valid.json", "prontoqa"),
         ("data/math_valid.json", "math"),
-        ("/home/math/work/data/mine.json", "plain"),
-        (None, "plain"),
+        ("/home/math/work/data/mine.json", None),
+        (None, None),
     ],
 )
-def test_the_task_is_told_from_the_file(val_path: str | None, task: str) -> None:
+def test_the_task_is_told_from_the_file(val_path: str | None, task: str | None) -> None:
     assert quick(val_path=val_path).task == task
     assert quick(val_path=val_path, task="plain").task == "plain"
 

@@ -1,0 +1,37 @@
+"""`coconut-lm run`."""
+
+from typing import Annotated
+
+import typer
+
+
+def run(
+    config: Annotated[
+        str, typer.Argument(metavar="CONFIG", help="A YAML file, or a run's folder to go on with.")
+    ],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Keys that differ from the file's.")
+    ] = None,
+) -> None:
+    """Train, or evaluate where the configuration says only_eval. The same command goes on after a stop.
+
+    On several devices: torchrun --nproc_per_node 4 -m coconut_lm run CONFIG
+    """
+    from coconut_lm import launch
+    from coconut_lm.terminal import note, say
+    from coconut_lm.trainview import Live
+
+    settings = launch.configuration(config, overrides or [])
+    if settings.only_eval:
+        launch.evaluate_once(settings)
+        return
+    if not launch.is_first():
+        launch.run(settings)
+        return
+    with Live(settings.num_epochs) as watch:
+        finished = launch.run(settings, watch)
+    if finished:
+        say(watch.table())
+        say(f"run folder: {settings.run_dir}")
+    else:
+        note(f"stopped; to go on: coconut-lm run {settings.run_dir}")

@@ -1,0 +1,101 @@
+"""What a rank takes of each optimizer step: its micro-batches, made from the seed alone.
+
+Every rank makes the rows of the whole step and lays out its own. So all know how many tokens are learned from
+in all, and how many passes the largest number of thoughts needs, without a word between them.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from coconut_lm.collate import Batch, Order, collate, shard
+from coconut_lm.methods import IGNORED, Row, Rows
+from coconut_lm.tokens import LatentTokens
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which of how many ranks, and how many micro-batches a rank makes a step of."""
+
+    rank: int = 0
+    world: int = 1
+    accumulation: int = 1
+
+
+@dataclass(frozen=True)
+class Share:
+    """A rank's part of one optimizer step. The counts are those of all ranks together."""
+
+    batches: tuple[Batch, ...]
+    supervised: int
+    tokens: int
+
+
+def share(rows: Sequence[Row], tokens: LatentTokens, place: Place) -> Share:
+    """A rank without a row in a micro-batch makes the passes of another's, and learns nothing from it."""
+    numbers = np.arange(len(rows))
+    parts = [
+        [shard(shard(numbers, rank, place.world), m, place.accumulation) for rank in range(place.world)]
+        for m in range(place.accumulation)
+    ]
+    batches = []
+    for of_ranks in parts:
+        together = [rows[int(i)] for part in of_ranks for i in part]
+        if not together:
+            continue
+        own = [rows[int(i)] for i in of_ranks[place.rank]]
+        thoughts = max(row.thoughts for row in together)
+        batch = collate(own or together[:1], tokens, min_columns=thoughts)
+        if not own:
+            batch.labels[:] = IGNORED
+        batches.append(batch)
+    return Share(
+        tuple(batches),
+        supervised=sum(len(row.input_ids) - row.supervised_from for row in rows),
+        tokens=sum(len(row.input_ids) for row in rows),
+    )
+
+
+class Steps(Dataset[Share]):
+    """The optimizer steps of one epoch; any process makes any of them."""
+
+    def __init__(self, rows: Rows, order: Order, epoch: int, place: Place) -> None:
+        self.rows, self.epoch, self.place = rows, epoch, place
+        self.batches = list(order.batches(epoch))
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, step: int) -> Share:
+        made = [self.rows.train_row(int(index), self.epoch) for index in self.batches[step]]
+        return share(made, self.rows.tokens, self.place)
+
+
+def steps(
+    rows: Rows, order: Order, epoch: int, place: Place, start: int = 0, workers: int = 0
+) -> Iterator[Share]:
+    """The steps of an epoch from `start` on, made ahead by `workers` processes."""
+    made = Steps(rows, order, epoch, place)
+    ahead = range(start, len(made))
+    # Without a generator of its own the loader draws from torch's, and a resumed run would go another way.
+    return iter(
+        DataLoader(made, batch_size=None, sampler=ahead, num_workers=workers, generator=torch.Generator())
+    )
+
+
+def fixed(rows: Rows, stage: int, batch_size: int, place: Place) -> Iterator[Share]:
+    """All rows at one stage, in order of length: what a loss is measured on."""
+    made = [rows.row(index, stage) for index in range(len(rows))]
+    made.sort(key=lambda row: len(row.input_ids))
+    size = batch_size * place.world
+    for begin in range(0, len(made), size):
+        yield share(made[begin : begin + size], rows.tokens, place)
+
+
+def tensors(batch: Batch, device: torch.device) -> dict[str, Tensor]:
+    names = ("input_ids", "attention_mask", "labels", "position_ids")
+    return {name: torch.from_numpy(getattr(batch, name)).to(device, non_blocking=True) for name in names}

@@ -1,0 +1,142 @@
+"""A configuration, carried out: data, model, checks, then training or one evaluation, in the run's folder."""
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+
+from coconut_lm import environment, exam, parallel, preflight
+from coconut_lm.assembly import Loaded, assemble, open_checkpoint
+from coconut_lm.config import Config, dump, load
+from coconut_lm.data.example import Example, read_examples
+from coconut_lm.data.survey import task_of
+from coconut_lm.errors import UserError
+from coconut_lm.evaluate import task_named
+from coconut_lm.runfolder import RunFolder, write_json
+from coconut_lm.tokens import EncodedSet, encode
+from coconut_lm.track import Tracker
+from coconut_lm.train import Data, Trainer, Watch
+
+FREE = frozenset(  # what may change when a run goes on
+    ("num_epochs", "max_steps", "save_steps", "keep_last", "report_to", "num_workers", "eval_batch_size")
+    + ("gradient_checkpointing", "compile", "fsdp", "timeout_minutes", "batch_size_training")
+    + ("gradient_accumulation_steps",)
+)
+DEBUG_TRAIN, DEBUG_VALID = 5000, 32
+
+
+def configuration(place: str, overrides: Sequence[str] = ()) -> Config:
+    """Of a file, or of a run's folder, which may have been moved."""
+    path = Path(place)
+    if not path.is_dir():
+        return load(place, overrides)
+    if not RunFolder.is_one(path):
+        raise UserError(f"{place} is no run's folder", expected="a YAML file, or a folder with config.yaml")
+    here = [f"save_path={path.absolute().parent}", f"name={path.absolute().name}"]
+    return load(RunFolder(path).config, [*here, *overrides])
+
+
+def is_first() -> bool:
+    """The process that speaks for all of them."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def run(config: Config, watch: Watch | None = None) -> bool:
+    """Trains to the end; False if it was asked to stop before. The same call goes on."""
+    accelerator = parallel.accelerator(config)
+    folder = RunFolder(config.run_dir)
+    train, valid = _examples(config)
+    _claim(folder, config, accelerator)
+    loaded = assemble(config, lambda: _texts(train))
+    data = _data(config, loaded, train, valid, accelerator)
+    if accelerator.is_main_process:
+        write_json(folder.environment, environment.describe())
+    with Tracker(folder, config, active=accelerator.is_main_process) as tracker:
+        preflight.short_check(loaded, data.train)
+        trainer = Trainer(
+            config,
+            loaded,
+            data,
+            folder,
+            accelerator,
+            tracker,
+            sharded=parallel.shards(config, accelerator, False),
+            watch=watch,
+        )
+        return trainer.fit()
+
+
+def evaluate_once(config: Config, watch: exam.Watch | None = None) -> tuple[dict[str, Any], Path]:
+    """The metrics of one evaluation on val_path, and the folder of the run's where it is kept."""
+    assert config.val_path, "a configuration that evaluates has it"
+    place = config.load_model_path
+    loaded = open_checkpoint(place, config) if place else assemble(config)
+    stage = loaded.rows(encode([], loaded.tokenizer)).stage(config.resume)
+    asked = exam.Exam(
+        data=config.val_path,
+        task=config.task,
+        stage=stage if config.eval_stage is None else config.eval_stage,
+        samples=min(config.eval_samples or DEBUG_VALID, DEBUG_VALID) if config.debug else config.eval_samples,
+    )
+    examiner = exam.Examiner(loaded, asked, place or str(config.model_id))
+    out = RunFolder(config.run_dir).evaluation(examiner.folder.name)
+    return examiner(out, **({"watch": watch} if watch else {})), out
+
+
+def _examples(config: Config) -> tuple[list[Example], list[Example]]:
+    """What is learned from and what is asked; few of both where it is only to see that things run."""
+    assert config.train_path and config.val_path, "a configuration that trains has both"
+    train, valid = config.train_samples, config.eval_samples
+    if config.debug:
+        train, valid = min(train or DEBUG_TRAIN, DEBUG_TRAIN), min(valid or DEBUG_VALID, DEBUG_VALID)
+    return read_examples(config.train_path, split="train", limit=train), read_examples(
+        config.val_path, split="validation", limit=valid
+    )
+
+
+def _texts(examples: Sequence[Example]) -> Iterator[str]:
+    return (" ".join([each.question, *each.steps, each.answer]) for each in examples)
+
+
+def _data(
+    config: Config, loaded: Loaded, train: list[Example], valid: list[Example], accelerator: Accelerator
+) -> Data:
+    cache = Path(config.save_path) / ".cache"
+    with accelerator.main_process_first():
+        encoded = encode(train, loaded.tokenizer, cache_dir=cache)
+    asked = encode(valid, loaded.tokenizer)
+    return Data(
+        train=loaded.rows(encoded, config.seed),
+        valid=loaded.rows(asked, config.seed),
+        examples=valid,
+        task=task_named(config.task or task_of(valid), config.scoring),
+        fingerprint=fingerprint(encoded),
+    )
+
+
+def fingerprint(examples: EncodedSet) -> str:
+    """Of the training examples as the model sees them."""
+    digest = hashlib.sha256(examples.ids.tobytes())
+    digest.update(examples.pieces.tobytes())
+    digest.update(examples.firsts.tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _claim(folder: RunFolder, config: Config, accelerator: Accelerator) -> None:
+    """A folder belongs to one configuration; what does not change the result may differ."""
+    if folder.config.is_file():
+        before, now = load(folder.config, check_files=False).model_dump(), config.model_dump()
+        free = FREE | {"save_path", "name"}  # a folder may be moved
+        differing = [key for key in now if now[key] != before.get(key) and key not in free]
+        if differing:
+            shown = "\n  ".join(f"{key}: {before.get(key)!r} there, {now[key]!r} now" for key in differing)
+            raise UserError(
+                f"{folder.path} is the folder of a run with another configuration\n  {shown}",
+                do="go on with its own (coconut-lm run FOLDER), or give this one a name of its own: name=...",
+            )
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        dump(config, folder.config)

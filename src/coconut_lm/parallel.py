@@ -1,0 +1,106 @@
+"""Devices and ranks: accelerate's, with FSDP2 put around a finished model."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
+
+from coconut_lm.config import Config
+from coconut_lm.errors import UserError
+from coconut_lm.model import CoconutForCausalLM
+
+
+def accelerator(config: Config) -> Accelerator:
+    """This process's place among the ranks; `torchrun` and `accelerate launch` say it in the environment."""
+    # A run before this one, in the same process, may have been of another precision.
+    AcceleratorState._reset_state(reset_partial_state=False)
+    wait = InitProcessGroupKwargs(timeout=timedelta(minutes=config.timeout_minutes))
+    copies = DistributedDataParallelKwargs(find_unused_parameters=_sometimes_unused(config))
+    found = Accelerator(
+        mixed_precision="bf16" if config.bf16 is True else "no",
+        kwargs_handlers=[wait, copies],
+        cpu=_on_cpu_only(),
+    )
+    if found.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+        raise UserError(
+            "accelerate is set up to shard the model itself",
+            given="FSDP or DeepSpeed in accelerate's configuration",
+            do="leave it out there, and set fsdp: full in the run's configuration",
+        )
+    return found
+
+
+def _on_cpu_only() -> bool:
+    mps = torch.backends.mps.is_available()
+    return not torch.cuda.is_available() and (not mps or int(os.environ.get("WORLD_SIZE", "1")) > 1)
+
+
+def _sometimes_unused(config: Config) -> bool:
+    """Weights of the feedback have no part in a step without thoughts, which DDP must be told."""
+    return config.latent_variant == "learnable_weights" or config.latent_projection is not None
+
+
+def shards(config: Config, accelerator: Accelerator, needed: bool) -> bool:
+    """Whether the model is cut up over the ranks; `needed` is whether it would not fit."""
+    if accelerator.num_processes == 1:
+        return False
+    return config.fsdp == "full" or (config.fsdp == "auto" and needed)
+
+
+def distribute(model: CoconutForCausalLM, accelerator: Accelerator, sharded: bool) -> nn.Module:
+    """The model as it is trained: on its device, and a copy or a part of it on every rank."""
+    if not sharded:
+        prepared: nn.Module = accelerator.prepare_model(model)
+        return prepared
+    model.to(accelerator.device)
+    halved = accelerator.mixed_precision == "bf16"
+    policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if halved else MixedPrecisionPolicy()
+    settings: dict[str, Any] = {"mp_policy": policy}
+    for block in blocks(model):
+        fully_shard(block, **settings)
+    # The root holds what every pass needs: embeddings, norm and head. It stays whole between the passes.
+    fully_shard(model, reshard_after_forward=False, **settings)
+    return model
+
+
+def blocks(model: CoconutForCausalLM) -> list[nn.Module]:
+    """The layers that the base model says must not be split."""
+    base = model.base_causallm
+    names = set(base._no_split_modules or ())
+    return [module for module in base.modules() if type(module).__name__ in names]
+
+
+@contextmanager
+def gathering(model: nn.Module, accelerator: Accelerator, last: bool) -> Iterator[None]:
+    """Gradients go between the ranks at the last micro-batch only."""
+    if isinstance(model, FSDPModule):
+        model.set_requires_gradient_sync(last)
+        yield
+    elif last:
+        yield
+    else:
+        with accelerator.no_sync(model):
+            yield
+
+
+def everywhere(accelerator: Accelerator, values: list[float]) -> list[float]:
+    """The sums over all ranks."""
+    if accelerator.num_processes == 1:
+        return values
+    there = torch.tensor(values, dtype=torch.float64 if accelerator.device.type == "cpu" else torch.float32)
+    summed: list[float] = accelerator.reduce(there.to(accelerator.device), "sum").tolist()
+    return summed
+
+
+def whole_tensor(value: Tensor) -> Tensor:
+    """A number that is kept in parts, put together."""
+    return value.full_tensor() if isinstance(value, DTensor) else value

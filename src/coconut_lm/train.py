@@ -1,0 +1,288 @@
+"""The trainer: epochs of optimizer steps, each epoch validated and saved. It does not know the method.
+
+A step's loss is the mean over the tokens that its whole global batch learns from, however that batch is cut
+over ranks and micro-batches.
+"""
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from coconut_lm import card, parallel, resume
+from coconut_lm.answer import peak_memory
+from coconut_lm.assembly import Loaded, heart
+from coconut_lm.collate import Batch, Order
+from coconut_lm.config import Config, dump
+from coconut_lm.data.example import Example, Task
+from coconut_lm.errors import UserError
+from coconut_lm.evaluate import Prediction
+from coconut_lm.faults import diverged, in_words
+from coconut_lm.feed import Place, Share, steps, tensors
+from coconut_lm.methods import Rows
+from coconut_lm.runfolder import RUN, Progress, RunFolder
+from coconut_lm.track import Tracker
+from coconut_lm.validation import Validator
+
+
+@dataclass(frozen=True)
+class Data:
+    """What is learned from, and what is asked at the end of an epoch."""
+
+    train: Rows
+    valid: Rows
+    examples: Sequence[Example]
+    task: Task
+    fingerprint: str = ""
+
+
+class Watch:
+    """Someone who looks on. This one does not."""
+
+    def epoch(self, epoch: int, stage: int, steps: int, done: int) -> None: ...
+
+    def step(self, record: dict[str, Any]) -> None: ...
+
+    def answered(self, prediction: Prediction, total: int) -> None: ...
+
+    def validated(self, record: dict[str, Any], predictions: Sequence[Prediction]) -> None: ...
+
+
+class Trainer:
+    def __init__(
+        self,
+        config: Config,
+        loaded: Loaded,
+        data: Data,
+        folder: RunFolder,
+        accelerator: Accelerator,
+        tracker: Tracker,
+        *,
+        sharded: bool = False,
+        watch: Watch | None = None,
+    ) -> None:
+        self.config, self.loaded, self.data, self.folder = config, loaded, data, folder
+        self.accelerator, self.tracker, self.watch = accelerator, tracker, watch or Watch()
+        ranks, accumulation = accelerator.num_processes, config.gradient_accumulation_steps
+        self.place = Place(accelerator.process_index, ranks, accumulation)
+        self.order = Order(len(data.train), config.batch_size_training * accumulation * ranks, config.seed)
+        self.heart = heart(loaded.model)
+        if config.gradient_checkpointing:
+            self.heart.gradient_checkpointing_enable()
+        if config.compile:
+            for block in parallel.blocks(self.heart):
+                block.compile()
+        self.model = parallel.distribute(self.heart, accelerator, sharded)
+        self.validator = Validator(
+            config=config,
+            loaded=loaded,
+            model=self.model,
+            rows=data.valid,
+            examples=data.examples,
+            task=data.task,
+            accelerator=accelerator,
+            sharded=sharded,
+            answered=self.watch.answered,
+        )
+        self.record: dict[str, Any] | None = None  # of the last epoch
+        self.optimizer = self._optimizer()
+        self.progress = Progress(
+            epoch=config.resume, global_batch=self.order.batch_size, data=data.fingerprint
+        )
+        self.stop = resume.Stop()
+
+    # -- the loop --
+
+    def fit(self) -> bool:
+        """Trains to the end of the plan; False if it was asked to stop before."""
+        if newest := self.folder.newest():
+            self._go_on(newest)
+        else:
+            self.tracker.rewind(0, 0)
+        with self.stop:
+            while not self.finished:
+                self._train_epoch(self.progress.epoch)
+                if self.stop.asked:
+                    self._save(self.folder.step(self.progress.step))
+                    return False
+                self._close_epoch(self.progress.epoch)
+        return True
+
+    @property
+    def finished(self) -> bool:
+        return self.progress.epoch >= self.config.num_epochs or self.progress.step >= self.last_step
+
+    @property
+    def last_step(self) -> int:
+        """Optimizer steps of the whole plan."""
+        planned = self.order.steps * (self.config.num_epochs - self.config.resume)
+        return min(planned, self.config.max_steps or planned)
+
+    def _train_epoch(self, epoch: int) -> None:
+        stage, done = self.data.train.stage(epoch), self.progress.batches
+        if done == 0 and self._starts_anew(stage):
+            self.optimizer = self._optimizer()
+        self.progress = replace(self.progress, stage=stage)
+        self.watch.epoch(epoch, stage, self.order.steps, done)
+        shares = steps(self.data.train, self.order, epoch, self.place, done, self.config.num_workers)
+        self.model.train()
+        for part in self._until_asked(shares):
+            begun = time.perf_counter()
+            record = self._step(part) | {"epoch": epoch, "stage": stage, "tokens": part.tokens}
+            seconds = time.perf_counter() - begun
+            record |= {"seconds": seconds, "tokens_per_second": part.tokens / seconds}
+            self.progress = replace(
+                self.progress, batches=self.progress.batches + 1, step=self.progress.step + 1
+            )
+            self.tracker.log("step", step=self.progress.step, **record)
+            self.watch.step(record)
+
+    def _until_asked(self, shares: Iterator[Share]) -> Iterator[Share]:
+        """The steps until the plan's last or a wish to stop, with a save where one is due."""
+        for part in shares:
+            yield part
+            every = self.config.save_steps
+            if self.stop.asked or self.progress.step >= self.last_step:
+                return
+            if every and self.progress.step % every == 0 and self.progress.batches < self.order.steps:
+                self._save(self.folder.step(self.progress.step))
+
+    def _step(self, part: Share) -> dict[str, Any]:
+        """One optimizer step over a rank's share of the global batch."""
+        rate = self._rate()
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        total = torch.zeros((), device=self.accelerator.device)
+        for number, batch in enumerate(part.batches):
+            with parallel.gathering(self.model, self.accelerator, number == len(part.batches) - 1):
+                loss = self._loss(batch, part)
+                self.accelerator.backward(loss)
+            total += loss.detach()
+        value, stop = parallel.everywhere(self.accelerator, [total.item(), float(self.stop.asked)])
+        self.stop.asked = stop > 0  # asked of one rank is asked of all
+        if not math.isfinite(value):
+            raise diverged(part, value, self.progress.step + 1, self.folder.path, self.place.rank)
+        norm = self._clipped()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        memory = peak_memory(self.accelerator.device)
+        return {"loss": value / self.place.world, "lr": rate, "grad_norm": norm, "memory": memory}
+
+    def _loss(self, batch: Batch, part: Share) -> Tensor:
+        """A micro-batch's part of the step's loss. Gradients are averaged over ranks, so it is times them."""
+        if self.config.loss_norm == "tokens":
+            items = part.supervised / self.place.world
+        else:
+            items = float((batch.labels[:, 1:] >= 0).sum() * self.place.accumulation)
+        try:
+            loss: Tensor = self.model(
+                **tensors(batch, self.accelerator.device),
+                columns=batch.columns,
+                num_items_in_batch=max(items, 1e-9),
+            ).loss
+        except RuntimeError as error:
+            raise in_words(error, self.config) from error
+        return loss
+
+    # -- the optimizer --
+
+    def _optimizer(self) -> torch.optim.AdamW:
+        trained = [weight for weight in self.model.parameters() if weight.requires_grad]
+        return torch.optim.AdamW(
+            trained, lr=self.config.lr, weight_decay=self.config.weight_decay, fused=True
+        )
+
+    def _starts_anew(self, stage: int) -> bool:
+        when = self.config.reset_optimizer
+        return when == "epoch" or (when == "stage" and stage != self.progress.stage)
+
+    def _rate(self) -> float:
+        """The learning rate of the next step: a function of the step alone."""
+        step, warm, shape = self.progress.step, self.config.warmup_steps, self.config.lr_scheduler
+        if step < warm:
+            return self.config.lr * (step + 1) / warm
+        done = (step - warm) / max(1, self.last_step - warm)
+        left = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}
+        return self.config.lr * left[shape]
+
+    def _clipped(self) -> float:
+        most = self.config.max_grad_norm or math.inf
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), most)
+        return float(parallel.whole_tensor(norm))
+
+    # -- what an epoch ends with --
+
+    def _close_epoch(self, epoch: int) -> None:
+        """Validates, keeps the record, saves. An epoch that max_steps cut short is not counted."""
+        stage = self.data.valid.stage(epoch) if self.config.eval_stage is None else self.config.eval_stage
+        record, predictions = self.validator(stage, self.folder.evaluation(f"epoch_{epoch + 1}"))
+        record |= {"epoch": epoch, "stage": stage, "train_loss": self._train_loss(epoch)}
+        self.record = record
+        best = self.progress.best is None or record["val_accuracy"] > self.progress.best
+        whole = self.progress.batches == self.order.steps
+        self.progress = replace(
+            self.progress,
+            epoch=epoch + whole,
+            batches=0 if whole else self.progress.batches,
+            best=record["val_accuracy"] if best else self.progress.best,
+        )
+        self.tracker.log("epoch", step=self.progress.step, **record)
+        self.watch.validated(record, predictions)
+        kept = whole and (best or not self.config.save_only_improve)
+        self._save(self.folder.checkpoint(epoch + 1) if kept else self.folder.step(self.progress.step))
+
+    def _train_loss(self, epoch: int) -> float | None:
+        """Of all steps of the epoch, those before an interruption too."""
+        losses = [line["loss"] for line in self.folder.logged("step") if line["epoch"] == epoch]
+        return fmean(losses) if losses else None
+
+    # -- saving and going on --
+
+    def _save(self, place: Path) -> None:
+        if self.config.debug:
+            return
+        whole = resume.weights(self.model)
+        with resume.whole(place, self.accelerator) as folder:
+            if self.accelerator.is_main_process:
+                self.loaded.model.save_pretrained(folder, state_dict=whole)
+                self.loaded.tokenizer.save_pretrained(folder)
+                dump(self.config, folder / RUN)
+                self.progress.write(folder)
+                card.write(folder, self.config, self.progress, self.record)
+            resume.save_state(folder, self.model, self.optimizer, self.accelerator)
+        if self.accelerator.is_main_process:
+            resume.tidy(self.folder, place, self.config.keep_last)
+
+    def _go_on(self, place: Path) -> None:
+        """Takes up where a checkpoint stands."""
+        found = Progress.read(place)
+        _same(place, found, self.progress)
+        resume.load_state(place, self.model, self.optimizer, self.accelerator)
+        self.progress = found
+        self.record = next(reversed(self.folder.logged("epoch")), None)
+        self.tracker.rewind(found.step, found.epoch)
+
+
+def _same(place: Path, found: Progress, expected: Progress) -> None:
+    """A run goes on with the batches it began with."""
+    if found.data != expected.data:
+        raise UserError(
+            f"the training data has changed since {place} was saved",
+            given=expected.data,
+            expected=found.data,
+            do="put it back, or start a new run: name=...",
+        )
+    if found.global_batch != expected.global_batch:
+        raise UserError(
+            f"{place} was trained with another global batch",
+            given=f"{expected.global_batch} rows: batch_size_training x gradient_accumulation_steps x ranks",
+            expected=found.global_batch,
+            do="keep the product of the three",
+        )
