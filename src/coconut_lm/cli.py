@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from coconut_lm.commands import compare, convert, data, eval, quickstart, run
+from coconut_lm.commands import compare, convert, data, eval, quickstart, report, run
 
 
 class Commands(TyperGroup):
@@ -41,6 +41,7 @@ app.command("eval", epilog="Example: coconut-lm eval runs/prosqa data/prosqa_tes
 app.command(
     epilog="Example: coconut-lm convert checkpoint_33 gsm8k-coconut --to hf --config openai-community/gpt2"
 )(convert.convert)
+app.command(epilog="Example: coconut-lm report runs/cot runs/coconut --out report.html")(report.report)
 app.add_typer(data.app, name="data")
 
 

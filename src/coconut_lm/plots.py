@@ -1,0 +1,170 @@
+"""What runs look like: every plot that their figures suffice for."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from matplotlib.axes import Axes
+
+from coconut_lm.curves import MONITORS, Runs, accuracy, gradients, loss, window
+from coconut_lm.drawing import (
+    GRID,
+    MUTED,
+    PAPER,
+    Line,
+    Plot,
+    canvas,
+    courses,
+    finish,
+    rates,
+    values_of,
+    whole_numbers,
+)
+from coconut_lm.history import Evaluation, History, dig
+from coconut_lm.paper import FIGURES, NAMES
+from coconut_lm.summary import Table, number, outcome, percent
+
+
+def plots(runs: Runs) -> list[Plot]:
+    makers = (loss, accuracy, lengths, thoughts, tokens, *MONITORS, gradients, window)
+    return [plot for make in makers if (plot := make(runs))]
+
+
+def lengths(runs: Runs) -> Plot | None:
+    """Accuracy by the number of steps of the gold reasoning."""
+    lines = []
+    for place, run in enumerate(runs):
+        found = run.chief.get("groups", "steps") if run.chief else None
+        rates = [(int(key), rate) for key, rate in (found or {}).items() if str(key).isdigit()]
+        lines += _measured(run.name, place, sorted(rates, key=lambda each: each[0]))
+    return _dots(
+        "lengths",
+        "Accuracy by number of steps",
+        lines,
+        "steps of the written reasoning",
+        "Accuracy of the questions whose written reasoning has so many steps, with 95 % intervals.",
+    )
+
+
+def thoughts(runs: Runs) -> Plot | None:
+    lines = []
+    for place, run in enumerate(runs):
+        found: dict[int, Evaluation] = {}
+        for each in run.evaluations:
+            count, chief = each.get("thoughts"), run.chief
+            if isinstance(count, int) and chief and _comparable(each, chief):
+                found[count] = each
+        if len(found) > 1:
+            lines += _measured(run.name, place, [(n, found[n].get("accuracy")) for n in sorted(found)])
+    return _dots(
+        "thoughts",
+        "Accuracy by number of thoughts",
+        lines,
+        "thoughts",
+        "Accuracy of one checkpoint with so many thoughts, with 95 % intervals.",
+    )
+
+
+def _comparable(one: Evaluation, other: Evaluation) -> bool:
+    """The same checkpoint on the same examples."""
+    return all(
+        one.get(key) == other.get(key) for key in ("checkpoint", "data", "data_sha256", "n", "scoring")
+    )
+
+
+def _measured(name: str, place: int, rates: Iterable[tuple[int, Any]]) -> list[Line]:
+    rows = [[number(x), *(number(dig(rate, key)) for key in ("rate", "low", "high"))] for x, rate in rates]
+    whole = [[each for each in row if each is not None] for row in rows if None not in row]
+    return [Line(name, place, whole)] if whole else []
+
+
+def _arms(line: Line) -> Any:
+    """How far the interval reaches down and up, in percent."""
+    known = [[100 * (y - low), 100 * (high - y)] for _, y, low, high in line.points] if line.interval else []
+    return list(zip(*known, strict=True)) or None
+
+
+def _dots(name: str, title: str, lines: list[Line], across: str, shows: str) -> Plot | None:
+    """Rates with their intervals at whole numbers; runs stand side by side."""
+    if not lines:
+        return None
+    figure, axes = canvas(across, "accuracy, %")
+    for place, line in enumerate(lines):
+        aside = 0.09 * (place - (len(lines) - 1) / 2)
+        look: dict[str, Any] = {"color": line.colour, "marker": line.mark, "label": line.name}
+        xs, ys = [x + aside for x in line.xs], line.scaled(100).ys
+        axes.errorbar(xs, ys, yerr=_arms(line), linewidth=1, elinewidth=1.6, **look)
+    whole_numbers(axes, {x for line in lines for x in line.xs})
+    rates(axes)
+    finish(figure, axes)
+    table, told = values_of(lines, across, percent), courses(lines, percent)
+    return Plot(name, title, shows, figure, table, told)
+
+
+def tokens(runs: Runs) -> Plot | None:
+    """What an answer costs against how often it is right, the paper's methods beside ours."""
+    ours = [Line(run.name, place, [point]) for place, run in enumerate(runs) if (point := _costs(run))]
+    if not ours:
+        return None
+    figure, axes = canvas("tokens an answer, thoughts counted", "accuracy, %")
+    axes.set_xscale("log")
+    axes.grid(axis="x", visible=True, color=GRID)
+    tasks = {run.task for run in runs}
+    paper = FIGURES.get(str(tasks.pop()), {}) if len(tasks) == 1 else {}
+    for each in paper.values():
+        look: dict[str, Any] = {"color": MUTED, "markerfacecolor": PAPER, "linestyle": "none"}
+        axes.plot(each.tokens, each.accuracy, marker="o", **look)
+    for line in ours:
+        look = {"color": line.colour, "marker": line.mark, "markersize": 8, "linestyle": "none"}
+        axes.errorbar(line.xs, line.scaled(100).ys, yerr=_arms(line), label=line.name, elinewidth=1.6, **look)
+    _room_for_names(axes)
+    rates(axes)
+    _name_methods(axes, {method: (each.tokens, each.accuracy) for method, each in paper.items()})
+    finish(figure, axes)
+    rows = [[line.name, f"{x:.1f}", percent(y)] for line in ours for x, y, *_ in line.points]
+    rows += [[f"paper: {NAMES[m]}", f"{p.tokens:.1f}", f"{p.accuracy:.1f} %"] for m, p in paper.items()]
+    shows = "Accuracy against tokens an answer, thoughts counted. Filled marks are these runs"
+    shows += ", hollow ones the paper's methods." if paper else "."
+    return Plot("tokens", "Accuracy against tokens", shows, figure, Table(["", "tokens", "accuracy"], rows))
+
+
+def _costs(run: History) -> list[float]:
+    """Tokens, accuracy and its interval, as far as they are known; nothing without the first two."""
+    found = outcome(run)
+    values = [number(found.accuracy.get(key)) for key in ("rate", "low", "high")] if found else [None]
+    tokens = found.tokens if found else None
+    return (
+        [tokens, *(each for each in values if each is not None)] if tokens and values[0] is not None else []
+    )
+
+
+def _name_methods(axes: Axes, marks: dict[str, tuple[float, float]]) -> None:
+    """Methods that are close share one label: to the left of the cheapest, to the right of all others."""
+    least = min((x for x, _ in marks.values()), default=0.0)
+    near: list[list[str]] = []
+    for method in sorted(marks, key=lambda method: marks[method]):
+        (x, y), (last_x, last_y) = marks[method], marks[near[-1][-1]] if near else (0.0, 0.0)
+        if x == last_x and y - last_y < 5:
+            near[-1].append(method)
+        else:
+            near.append([method])
+    for together in near:
+        x, y = (
+            sum(values) / len(together) for values in zip(*(marks[each] for each in together), strict=True)
+        )
+        side = -1 if x <= 1.05 * least else 1
+        label = "\n".join(NAMES[each].replace("Coconut without", "w/o") for each in reversed(together))
+        place: dict[str, Any] = {"textcoords": "offset points", "xytext": (6 * side, 0), "linespacing": 1.05}
+        axes.annotate(
+            label, (x, y), ha="right" if side < 0 else "left", va="center", fontsize=8, color=MUTED, **place
+        )
+
+
+def _room_for_names(axes: Axes) -> None:
+    """Few and plain numbers on a logarithmic axis, with room for labels at both sides."""
+    low, high = axes.get_xlim()
+    axes.set_xlim(low / 3.5, high * 2.2)
+    ticks = [
+        value for value in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000) if low / 3.5 < value < high * 2.2
+    ]
+    axes.set_xticks(ticks, [str(value) for value in ticks])
+    axes.minorticks_off()
