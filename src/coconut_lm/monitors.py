@@ -40,7 +40,7 @@ def monitor(model: nn.Module, inputs: Mapping[str, Any]) -> dict[str, Any]:
         watched(inner.get_input_embeddings()) as embedded,
     ):
         output = model(**inputs, return_thoughts=True)
-        if output.thoughts is None:
+        if output.thoughts is None or not output.thoughts.is_thought_BK.any():
             return {}
         gradients = torch.autograd.grad(output.loss, [*embedded, *made], materialize_grads=True)
     is_BK = output.thoughts.is_thought_BK.cpu()
