@@ -1,7 +1,9 @@
 """Low-rank adapters (peft) around a latent-reasoning model, with the new tokens' rows trained too."""
 
 import importlib.util
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -54,16 +56,23 @@ def add_lora(
     new = [row for row in rows if row is not None]
     table = model.get_input_embeddings()
     name = next(name for name, module in model.named_modules() if module is table)
-    return get_peft_model(
-        model,
-        LoraConfig(
-            task_type="CAUSAL_LM",
-            r=r,
-            lora_alpha=alpha,
-            lora_dropout=dropout,
-            target_modules=target_modules,
-            fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),  # GPT-2's layers
-            trainable_token_indices={name: new} if new else None,
-            modules_to_save=["feedback"] if any(True for _ in model.feedback.parameters()) else None,
-        ),
+    settings = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=r,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        target_modules=target_modules,
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),  # GPT-2's layers
+        trainable_token_indices={name: new} if new else None,
+        modules_to_save=["feedback"] if any(True for _ in model.feedback.parameters()) else None,
     )
+    with quietly():
+        return get_peft_model(model, settings)
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """peft 0.21 asks transformers 5.23 by an old name."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        yield

@@ -15,7 +15,7 @@ from transformers import AutoConfig, PreTrainedModel
 
 from coconut_lm import base as bases
 from coconut_lm import checkpoint, feedback, tokens
-from coconut_lm.adapters import add_lora, quantization
+from coconut_lm.adapters import add_lora, quantization, quietly
 from coconut_lm.checkpoint import Weights
 from coconut_lm.config import Config, load
 from coconut_lm.configuration import CoconutConfig
@@ -183,9 +183,10 @@ def _with_adapter(path: Path, config: Config | None) -> Loaded:
             given=f"no {RUN}",
             do="give the configuration of its run: --config CONFIG",
         )
-    under = assemble(config.model_copy(update={"lora": None}))
-    model = PeftModel.from_pretrained(under.model, path)
-    return _loaded(model.eval(), tokens.load_tokenizer(path, _pauses(config)), config, path)
+    under = assemble(config.model_copy(update={"lora": None, "tokenizer": str(path)}))
+    with quietly():
+        model = PeftModel.from_pretrained(under.model, path)
+    return _loaded(model.eval(), under.tokenizer, config, path)
 
 
 def _weights_alone(path: Path, config: Config | None) -> Loaded:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from transformers.utils.logging import disable_progress_bar
 
 from coconut_lm import environment, exam, parallel, preflight
 from coconut_lm.assembly import Loaded, assemble, open_checkpoint
@@ -46,6 +47,7 @@ def is_first() -> bool:
 
 def run(config: Config, watch: Watch | None = None) -> bool:
     """Trains to the end; False if it was asked to stop before. The same call goes on."""
+    disable_progress_bar()  # transformers' own, one for every file that is saved
     accelerator = parallel.accelerator(config)
     folder = RunFolder(config.run_dir)
     train, valid = _examples(config)

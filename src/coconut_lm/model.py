@@ -86,7 +86,8 @@ class CoconutForCausalLM(PreTrainedModel, GenerationMixin):
         self.feedback = build(**config.feedback, hidden_size=config.get_text_config().hidden_size)
         # peft reads these from the outermost model: without them an adapter would part tied embeddings.
         tied = getattr(self.base_causallm, "all_tied_weights_keys", {})
-        self._tied_weights_keys = {f"base_causallm.{a}": f"base_causallm.{b}" for a, b in tied.items()}
+        self.tied_weights = {f"base_causallm.{a}": f"base_causallm.{b}" for a, b in tied.items()}
+        self._tied_weights_keys = self.tied_weights
         self.post_init()
 
     def forward(

@@ -1,6 +1,7 @@
 """Devices and ranks: accelerate's, with FSDP2 put around a finished model."""
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -84,7 +85,9 @@ def gathering(model: nn.Module, accelerator: Accelerator, last: bool) -> Iterato
     """Gradients go between the ranks at the last micro-batch only."""
     if isinstance(model, FSDPModule):
         model.set_requires_gradient_sync(last)
-        yield
+        with warnings.catch_warnings():  # of logits that are a view: nobody writes into them
+            warnings.filterwarnings("ignore", "FSDP2-wrapped module", UserWarning)
+            yield
     elif last:
         yield
     else:

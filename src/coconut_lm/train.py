@@ -249,9 +249,11 @@ class Trainer:
         if self.config.debug:
             return
         whole = resume.weights(self.model)
+        for name in self.heart.tied_weights:  # once is enough
+            whole.pop(name, None)
         with resume.whole(place, self.accelerator) as folder:
             if self.accelerator.is_main_process:
-                self.loaded.model.save_pretrained(folder, state_dict=whole)
+                self._save_model(folder, whole)
                 self.loaded.tokenizer.save_pretrained(folder)
                 dump(self.config, folder / RUN)
                 self.progress.write(folder)
@@ -259,6 +261,11 @@ class Trainer:
             resume.save_state(folder, self.model, self.optimizer, self.accelerator)
         if self.accelerator.is_main_process:
             resume.tidy(self.folder, place, self.config.keep_last)
+
+    def _save_model(self, folder: Path, whole: dict[str, Any]) -> None:
+        if self.loaded.model is not self.heart:  # peft's names say what is around the model
+            whole = {f"base_model.model.{name}": weight for name, weight in whole.items()}
+        self.loaded.model.save_pretrained(folder, state_dict=whole)
 
     def _go_on(self, place: Path) -> None:
         """Takes up where a checkpoint stands."""
