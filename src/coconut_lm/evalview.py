@@ -1,12 +1,15 @@
 """What `eval` looks like."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
+
+from coconut_lm.evaluate import Prediction
+from coconut_lm.terminal import follow
 
 FLOORS = 3  # shortcut floors shown, the highest
 
@@ -24,6 +27,17 @@ def tables(metrics: Metrics) -> Iterator[RenderableType]:
     yield Group(_costs(metrics), "")
     if (cut := metrics["n"] - metrics["ended"]["right"]) > 0:
         yield Text(f"{cut} outputs did not end within {metrics['max_new_tokens']} tokens", "yellow")
+
+
+def watched(predictions: Iterable[Prediction], total: int) -> Iterator[Prediction]:
+    """Predictions as they come, with a bar that tells the accuracy so far."""
+    verdicts: list[bool] = []
+
+    def says(prediction: Prediction) -> str:
+        verdicts.append(prediction.correct)
+        return f"{sum(verdicts)} of {len(verdicts)} right"
+
+    return follow(predictions, total, says)
 
 
 def _rates(metrics: Metrics) -> Table:

@@ -9,8 +9,9 @@ from typing import Any
 from accelerate import Accelerator
 from transformers.utils.logging import disable_progress_bar
 
-from coconut_lm import environment, exam, parallel, preflight
-from coconut_lm.assembly import Loaded, assemble, open_checkpoint
+from coconut_lm import base as bases
+from coconut_lm import environment, exam, lengths, parallel, preflight
+from coconut_lm.assembly import Loaded, assemble, heart, open_checkpoint
 from coconut_lm.config import Config, dump, load
 from coconut_lm.data.example import Example, read_examples
 from coconut_lm.data.survey import task_of
@@ -53,7 +54,8 @@ def run(config: Config, watch: Watch | None = None) -> bool:
     train, valid = _examples(config)
     _claim(folder, config, accelerator)
     loaded = assemble(config, lambda: _texts(train))
-    data = _data(config, loaded, train, valid, accelerator)
+    watch = watch or Watch()
+    data = _data(config, loaded, train, valid, accelerator, watch)
     if accelerator.is_main_process:
         write_json(folder.environment, environment.describe())
     with Tracker(folder, config, active=accelerator.is_main_process) as tracker:
@@ -104,19 +106,39 @@ def _texts(examples: Sequence[Example]) -> Iterator[str]:
 
 
 def _data(
-    config: Config, loaded: Loaded, train: list[Example], valid: list[Example], accelerator: Accelerator
+    config: Config,
+    loaded: Loaded,
+    train: list[Example],
+    valid: list[Example],
+    accelerator: Accelerator,
+    watch: Watch,
 ) -> Data:
-    cache = Path(config.save_path) / ".cache"
     with accelerator.main_process_first():
-        encoded = encode(train, loaded.tokenizer, cache_dir=cache)
-    asked = encode(valid, loaded.tokenizer)
+        encoded = encode(train, loaded.tokenizer, cache_dir=Path(config.save_path) / ".cache")
+    learned = _fitted(config, loaded, encoded, watch, "training")
+    asked = _fitted(config, loaded, encode(valid, loaded.tokenizer), watch, "validation")
     return Data(
-        train=loaded.rows(encoded, config.seed),
-        valid=loaded.rows(asked, config.seed),
-        examples=valid,
+        train=loaded.rows(learned.examples, config.seed),
+        valid=loaded.rows(asked.examples, config.seed),
+        examples=[valid[int(index)] for index in asked.kept],
         task=task_named(config.task or task_of(valid), config.scoring),
-        fingerprint=fingerprint(encoded),
+        fingerprint=fingerprint(learned.examples),
     )
+
+
+def _fitted(config: Config, loaded: Loaded, encoded: EncodedSet, watch: Watch, which: str) -> lengths.Fitted:
+    """The examples whose rows are not too long, and a word about the others."""
+    limit = bases.positions(heart(loaded.model).config.get_text_config())
+    fitted = lengths.fit(
+        loaded.rows(encoded, config.seed),
+        config.max_seq_length,
+        config.overlong,
+        positions=limit,
+        opening=lengths.opening_of(loaded.tokenizer),
+    )
+    if fitted.account:
+        watch.note(f"{which} data: {fitted.account}")
+    return fitted
 
 
 def fingerprint(examples: EncodedSet) -> str:

@@ -40,6 +40,9 @@ class Live(Watch):
     def __exit__(self, *_: object) -> None:
         self.bar.stop()
 
+    def note(self, text: str) -> None:
+        self._say(text, style="yellow")
+
     def epoch(self, epoch: int, stage: int, steps: int, done: int) -> None:
         self._show(f"epoch {epoch + 1}/{self.epochs}, stage {stage}", steps, done)
 

@@ -1,13 +1,9 @@
 """`coconut-lm eval`."""
 
-from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
-
-if TYPE_CHECKING:
-    from coconut_lm.evaluate import Prediction
 
 
 def evaluate(
@@ -58,7 +54,7 @@ def evaluate(
     from coconut_lm.assembly import open_checkpoint
     from coconut_lm.config import load
     from coconut_lm.dataview import show
-    from coconut_lm.evalview import tables
+    from coconut_lm.evalview import tables, watched
     from coconut_lm.exam import Exam, Examiner
     from coconut_lm.terminal import busy, note, say
 
@@ -78,22 +74,9 @@ def evaluate(
         loaded = open_checkpoint(checkpoint, load(config, check_files=False) if config else None)
         examiner = Examiner(loaded, exam, checkpoint)
     folder = out or examiner.folder
-    metrics = examiner(folder, watch=_shown, force=force)
+    metrics = examiner(folder, watch=watched, force=force)
     if as_json:
         say(json.dumps(metrics, indent=2, ensure_ascii=False))
     else:
         show(*tables(metrics))
     note(f"files in {folder}")
-
-
-def _shown(predictions: "Iterable[Prediction]", total: int) -> "Iterator[Prediction]":
-    """With a bar that tells the accuracy so far."""
-    from coconut_lm.terminal import follow
-
-    verdicts: list[bool] = []
-
-    def says(prediction: "Prediction") -> str:
-        verdicts.append(prediction.correct)
-        return f"{sum(verdicts)} of {len(verdicts)} right"
-
-    return follow(predictions, total, says)

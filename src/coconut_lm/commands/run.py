@@ -18,12 +18,16 @@ def run(
     On several devices: torchrun --nproc_per_node 4 -m coconut_lm run CONFIG
     """
     from coconut_lm import launch
+    from coconut_lm.dataview import show
+    from coconut_lm.evalview import tables, watched
     from coconut_lm.terminal import note, say
     from coconut_lm.trainview import Live
 
     settings = launch.configuration(config, overrides or [])
     if settings.only_eval:
-        launch.evaluate_once(settings)
+        metrics, folder = launch.evaluate_once(settings, watched)
+        show(*tables(metrics))
+        note(f"files in {folder}")
         return
     if not launch.is_first():
         launch.run(settings)
