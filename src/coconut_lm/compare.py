@@ -227,7 +227,9 @@ def _prediction(path: Path, number: int, row: Any) -> Prediction:
 
 def short_names(a: str, b: str) -> tuple[str, str]:
     """What tells two places apart: without the folders that they begin or end with alike."""
-    one, other = list(PurePath(a).parts), list(PurePath(b).parts)
+    here = Path.cwd()
+    paths = [PurePath(place) for place in (a, b)]
+    one, other = (list((p.relative_to(here) if p.is_relative_to(here) else p).parts) for p in paths)
     for end in (0, -1):
         while min(len(one), len(other)) > 1 and one[end] == other[end]:
             one.pop(end), other.pop(end)

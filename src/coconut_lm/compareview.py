@@ -47,8 +47,8 @@ def findings(comparison: Comparison) -> list[str]:
         f"Quality: {_points(comparison.difference)}% accuracy change"
         f" (points, 95 % interval {_points(sure.low)} to {_points(sure.high)}){kept}",
         f"Non-inferiority: {verdicts[sure.verdict]}",
-        f"McNemar: {_p(comparison.p)}; both right {pairs.both}, only {a} {pairs.only_a},"
-        f" only {b} {pairs.only_b}, both wrong {pairs.neither}",
+        f"McNemar: {_p(comparison.p)}; {pairs.both} both right, {pairs.only_a} only {a},"
+        f" {pairs.only_b} only {b}, {pairs.neither} both wrong",
     ]
 
 

@@ -45,7 +45,7 @@ def test_files_side_by_side() -> None:
     lines = [line.split() for line in done.stdout.splitlines()]
     assert ["accuracy", "62.50%", "70.83%", "+8.33", "points"] in lines
     assert ["average", "tokens", "21.0", "9.0", "-57.1%"] in lines
-    assert f"McNemar: p = {binomtest(15, 40).pvalue:.4f}; both right 60, only cot 15" in done.stdout
+    assert f"McNemar: p = {binomtest(15, 40).pvalue:.4f}; 60 both right, 15 only cot" in done.stdout
     assert "Non-inferiority: thinks is at most 5 points worse than cot" in done.stdout
     assert done.stdout.count("What is") == 2 and "### 60 too many  (wrong, 8 tokens)" in done.stdout
 
@@ -106,7 +106,7 @@ def test_a_checkpoint_against_itself_with_other_thoughts(checkpoint: Path) -> No
     done = compare(*asked, "--batch-size", 4, "--out", "both", "--json")
     assert done.exit_code == 0, done.output or repr(done.exception)
     told = json.loads(done.stdout)
-    assert (told["a"]["name"], told["b"]["name"]) == ("model, thoughts 0", "model, thoughts 3")
+    assert (told["a"]["name"], told["b"]["name"]) == ("thoughts 0", "thoughts 3")
     assert told["n"] == 7 and told["b"]["thoughts"] == 3 and told["b"]["tokens"] == told["b"]["written"] + 3
     for side, name in (("a", "a1"), ("b", "b1")):
         metrics = json.loads(Path(f"both/{name}/metrics.json").read_text())
@@ -122,7 +122,8 @@ def test_a_checkpoint_against_written_predictions(checkpoint: Path) -> None:
     (written,) = Path("eval").glob("*/predictions.jsonl")
     done = compare(written, checkpoint, "valid.json", "--thoughts-b", 2, "--json")
     assert done.exit_code == 0, done.output or repr(done.exception)
-    assert json.loads(done.stdout)["b"]["thoughts"] == 2
+    told = json.loads(done.stdout)
+    assert told["b"]["thoughts"] == 2 and told["b"]["name"] == "model (thoughts 2)"
 
 
 def test_what_the_documentation_shows(capsys: pytest.CaptureFixture[str]) -> None:

@@ -141,6 +141,7 @@ def test_what_is_no_file_of_predictions_is_refused(tmp_path: Path, content: str,
         ("/a/b/predictions.jsonl", "predictions.jsonl", ("/a/b/predictions.jsonl", "predictions.jsonl")),
         ("run", "run/checkpoints/checkpoint_1", ("run", "run/checkpoints/checkpoint_1")),
         ("run", "run", ("run (A)", "run (B)")),
+        ("eval/x", str(Path.cwd() / "model"), ("eval/x", "model")),
     ],
 )
 def test_names_are_short_and_tell_apart(a: str, b: str, names: tuple[str, str]) -> None:
@@ -174,7 +175,7 @@ def test_the_table_and_the_sentences() -> None:
     assert margin == "Non-inferiority: thinks is at most 2.5 points worse than cot"
     assert test == (
         f"McNemar: p = {binomtest(15, 40).pvalue:.4f};"
-        " both right 60, only cot 15, only thinks 25, both wrong 20"
+        " 60 both right, 15 only cot, 25 only thinks, 20 both wrong"
     )
 
 

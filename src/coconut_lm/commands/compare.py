@@ -43,7 +43,7 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """B against A on the same examples: accuracy, tokens and time, and whether the difference is chance."""
-    from coconut_lm.compare import compare, over_seeds, short_names
+    from coconut_lm.compare import compare, over_seeds
     from coconut_lm.terminal import say
 
     places = _seeds(a, b)
@@ -54,7 +54,7 @@ def compare(
         compare(
             _predictions(place_a, exam | one, out and out / f"a{seed}"),
             _predictions(place_b, exam | other, out and out / f"b{seed}"),
-            short_names(_named(place_a, one), _named(place_b, other)),
+            _names((place_a, place_b), one, other),
             margin / 100,
         )
         for seed, (place_a, place_b) in enumerate(zip(*places, strict=True), start=1)
@@ -81,9 +81,15 @@ def _seeds(a: str, b: str) -> tuple[list[str], list[str]]:
     return sides
 
 
-def _named(place: str, exam: dict[str, int | None]) -> str:
-    """With the stage and the thoughts that were asked for."""
-    return ", ".join([place, *(f"{key} {value}" for key, value in exam.items() if value is not None)])
+def _names(places: tuple[str, str], *exams: dict[str, int | None]) -> tuple[str, str]:
+    """Short, with the stages and thoughts that were asked for; these alone where the place is one."""
+    from coconut_lm.compare import short_names
+
+    one, other = (", ".join(f"{key} {n}" for key, n in exam.items() if n is not None) for exam in exams)
+    if places[0] == places[1] and one != other:
+        return one or "its own stage", other or "its own stage"
+    names = short_names(*places)
+    return f"{names[0]} ({one})" if one else names[0], f"{names[1]} ({other})" if other else names[1]
 
 
 def _predictions(place: str, exam: dict[str, Any], out: Path | None) -> "list[Prediction]":
