@@ -16,7 +16,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from coconut_lm import card, parallel, resume
+from coconut_lm import card, monitors, parallel, resume
 from coconut_lm.answer import peak_memory
 from coconut_lm.assembly import Loaded, heart
 from coconut_lm.collate import Batch, Order
@@ -237,6 +237,8 @@ class Trainer:
         )
         self.tracker.log("epoch", step=self.progress.step, **record)
         self.watch.validated(record, predictions)
+        for text in monitors.warnings(record.get("monitors", {})):
+            self.watch.note(text)
         kept = whole and (best or not self.config.save_only_improve)
         self._save(self.folder.checkpoint(epoch + 1) if kept else self.folder.step(self.progress.step))
 
