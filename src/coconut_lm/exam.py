@@ -16,9 +16,11 @@ from coconut_lm.data.example import Example, read_examples
 from coconut_lm.data.survey import PLAIN, task_of
 from coconut_lm.errors import UserError
 from coconut_lm.evaluate import Prediction, Setting, Watch, budget, evaluate, task_named
-from coconut_lm.methods import METHODS, Rows
+from coconut_lm.methods import Rows
 from coconut_lm.runfolder import PREDICTIONS, RunFolder, lines
 from coconut_lm.tokens import encode
+
+END = 1e9  # an epoch after the end of any curriculum
 
 
 @dataclass(frozen=True)
@@ -130,12 +132,12 @@ class Examiner:
                 return int(said)
         if config is not None:
             return self.prompts.stage(config.resume)
-        if METHODS[self.loaded.method].filler and self.exam.thoughts is None:
+        if self.prompts.method.filler and self.exam.thoughts is None:
             raise UserError(
                 "the checkpoint does not say how many thoughts it is used with",
                 do="add --thoughts N, or --config with the configuration of its run",
             )
-        return self.prompts.curriculum.last_stage
+        return self.prompts.stage(END)
 
     def _memory(self) -> tuple[int, str]:
         device = self.answerer.model.device

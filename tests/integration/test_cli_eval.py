@@ -1,0 +1,227 @@
+"""`coconut-lm eval` as a user types it, on saved tiny checkpoints."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import base_model
+from transformers import AutoModelForCausalLM
+from typer.testing import CliRunner, Result
+
+from coconut_lm import CoconutForCausalLM, add_latent_tokens, word_tokenizer
+from coconut_lm.answer import Answerer
+from coconut_lm.cli import app
+from coconut_lm.config import Config, dump
+from coconut_lm.data import prosqa
+from coconut_lm.data.example import Example, write_examples
+from coconut_lm.evaluate import Reply
+from coconut_lm.methods import Row
+from coconut_lm.runfolder import Progress
+
+EXAMPLES = list(prosqa.make(12, seed=1, nodes=8, edges=6, hops=3, shape="sized"))
+NUMBERS = [Example("Two and one?", ("<<2+1=3>>",), "3")]
+RUN = "runs/a"
+CHECKPOINT = f"{RUN}/checkpoints/checkpoint_4"
+
+
+def texts(examples: Sequence[Example]) -> list[str]:
+    return [" ".join([e.question, *e.steps, e.answer]) for e in examples]
+
+
+def save(place: str, method: str = "coconut", **run: Any) -> None:
+    """A checkpoint with its run.yaml: four epochs done, the last of them at stage 2."""
+    tokenizer = word_tokenizer(texts(EXAMPLES))
+    size = len(tokenizer)
+    add_latent_tokens(tokenizer)
+    base = base_model("gpt2", vocab_size=size, bos_token_id=0, eos_token_id=0)
+    thinks = "random" if method == "coconut" else None
+    CoconutForCausalLM.from_base(base, tokenizer, new_token_init=thinks).save_pretrained(place)
+    tokenizer.save_pretrained(place)
+    paths = {"train_path": "prosqa.json", "val_path": "prosqa.json"}
+    run = {"model_id": place, "c_thought": 1, "max_latent_stage": 3, "eval_batch_size": 5} | paths | run
+    dump(Config(method=method, **run), Path(place) / "run.yaml")
+    Progress(epoch=4, step=40, stage=2 if method == "coconut" else 0).write(Path(place))
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    write_examples("prosqa.json", EXAMPLES)
+    save(CHECKPOINT)
+    dump(Config(method="coconut", model_id="gpt2"), Path(RUN) / "config.yaml")
+    return tmp_path
+
+
+def evaluate(*words: object) -> Result:
+    return CliRunner().invoke(app, ["eval", *map(str, words)], env={"COLUMNS": "100"})
+
+
+def well(*words: object) -> dict[str, Any]:
+    done = evaluate(*words, "--json")
+    assert done.exit_code == 0, done.stderr or repr(done.exception)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def wrongly(*words: object) -> str:
+    """The message; nothing is left behind."""
+    before = sorted(Path().rglob("*"))
+    done = evaluate(*words)
+    assert done.exit_code == 2 and done.stdout == "", done.output or repr(done.exception)
+    assert sorted(Path().rglob("*")) == before
+    return done.stderr
+
+
+def test_a_run_folder_is_evaluated_into_itself() -> None:
+    done = evaluate(RUN, "prosqa.json", "--batch-1", 2)
+    assert done.exit_code == 0, done.stderr or repr(done.exception)
+    out = Path(RUN, "eval", "prosqa-checkpoint_4-stage2")
+    assert f"files in {out.absolute()}" in done.stderr or f"files in {out}" in done.stderr
+    metrics = json.loads((out / "metrics.json").read_text("utf-8"))
+    assert (metrics["stage"], metrics["thoughts"], metrics["task"], metrics["n"]) == (2, 2, "prosqa", 12)
+    assert metrics["checkpoint"].endswith("checkpoint_4") and metrics["seconds"]["batch_size"] == 5
+    assert metrics["seconds"]["per_example_batch_1"] > 0 and metrics["peak_memory"] > 2**20
+    lines = [line.split() for line in done.stdout.splitlines()]
+    right = f"{metrics['accuracy']['rate']:.1%}"
+    assert next(line for line in lines if line[:1] == ["accuracy"])[1] == right
+    for part in ("95 % interval", "3 steps", "floor: search 3 hops", "forward passes", "one at a time"):
+        assert part in done.stdout
+    assert len((out / "predictions.jsonl").read_text("utf-8").splitlines()) == 12
+
+
+def test_stage_and_thoughts_are_what_is_asked() -> None:
+    whole = well(CHECKPOINT, "prosqa.json", "--stage", 0)
+    assert (whole["stage"], whole["thoughts"]) == (0, 0) and whole["cot_match"]["n"] == 12
+    more = well(CHECKPOINT, "prosqa.json", "--thoughts", 5, "--samples", 4, "--max-new-tokens", 3)
+    assert (more["stage"], more["thoughts"], more["n"]) == (2, 5, 4) and more["tokens"]["written"] <= 3
+    last = well(CHECKPOINT, "prosqa.json", "--stage", 9, "--out", "here")
+    assert last["thoughts"] == 3 and last["cot_match"] is None
+    assert Path("here/metrics.json").is_file()
+    assert sorted(path.name for path in Path(RUN, "eval").iterdir()) == [
+        "prosqa-checkpoint_4-stage0",
+        "prosqa-checkpoint_4-stage2-thoughts5-first4",
+    ]
+
+
+def test_the_stage_that_a_run_asks_for() -> None:
+    save("b", eval_stage=1)
+    assert well("b", "prosqa.json")["stage"] == 1
+    (Path("b") / "progress.json").unlink()
+    save("c", resume=3, epochs_per_stage=2, num_epochs=9)
+    (Path("c") / "progress.json").unlink()
+    assert well("c", "prosqa.json")["stage"] == 1  # of epoch 3, where the run would go on
+
+
+def test_the_same_in_any_batch() -> None:
+    found = [
+        well(CHECKPOINT, "prosqa.json", "--batch-size", size, "--out", f"b{size}") for size in (1, 7, 64)
+    ]
+    kept = ("accuracy", "cot_match", "tokens", "passes", "groups")
+    assert len({json.dumps([metrics[key] for key in kept]) for metrics in found}) == 1
+
+
+def test_reference_scoring_has_a_folder_of_its_own() -> None:
+    metrics = well(CHECKPOINT, "prosqa.json", "--scoring", "reference")
+    assert metrics["scoring"] == "reference" and metrics["max_new_tokens"] == 128
+    assert Path(RUN, "eval", "prosqa-checkpoint_4-stage2-reference", "metrics.json").is_file()
+
+
+def test_questions_asked_of_the_other_entity() -> None:
+    metrics = well(CHECKPOINT, "prosqa.json", "--swap", "--out", "s", "--max-new-tokens", 4)
+    assert metrics["n"] == 12 and metrics["swaps"]["n"] == 12
+    assert metrics["swaps"]["consistency"]["right"] <= metrics["swaps"]["accuracy"]["right"]
+    assert len(Path("s/swapped/predictions.jsonl").read_text("utf-8").splitlines()) == 12
+    write_examples(
+        "pairs.json", prosqa.make(3, seed=2, nodes=8, edges=6, hops=3, shape="sized", counterfactual=True)
+    )
+    assert well(CHECKPOINT, "pairs.json", "--max-new-tokens", 4)["swaps"]["n"] == 3
+
+
+def test_a_plain_language_model_writes_its_steps() -> None:
+    tokenizer = word_tokenizer(texts(EXAMPLES))
+    base = base_model("gpt2", vocab_size=len(tokenizer), bos_token_id=0, eos_token_id=0)
+    AutoModelForCausalLM.from_config(base.config).save_pretrained("plain")
+    tokenizer.save_pretrained("plain")
+    metrics = well("plain", "prosqa.json", "--max-new-tokens", 5)
+    assert (metrics["method"], metrics["stage"], metrics["thoughts"]) == ("cot", 0, 0)
+    assert Path("eval", "prosqa-plain-stage0", "metrics.json").is_file()
+    assert "impossible thoughts for method cot" in wrongly("plain", "prosqa.json", "--thoughts", 2)
+
+
+def test_an_interrupted_evaluation_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    answer = Answerer.__call__
+
+    def stops(self: Answerer, prompts: Sequence[Row]) -> list[Reply]:
+        if len(asked) >= 10:
+            raise KeyboardInterrupt
+        asked.extend(prompt.index for prompt in prompts)
+        return answer(self, prompts)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Answerer, "__call__", stops)
+        done = evaluate(RUN, "prosqa.json")
+        assert done.exit_code == 130 and "stopped" in done.stderr
+        assert len(asked) == 10
+        with pytest.raises(StopIteration):
+            next(Path(RUN, "eval").rglob("predictions.jsonl"))
+        asked[:] = []
+        metrics = well(RUN, "prosqa.json")
+        assert len(asked) == 2 and metrics["n"] == 12
+    again = well(CHECKPOINT, "prosqa.json", "--out", "whole")
+    assert [again[key] for key in ("accuracy", "tokens")] == [metrics[key] for key in ("accuracy", "tokens")]
+
+
+def test_a_checkpoint_that_was_trained_on_is_another() -> None:
+    well(CHECKPOINT, "prosqa.json", "--out", "e")
+    save(CHECKPOINT, c_thought=2)
+    message = wrongly(CHECKPOINT, "prosqa.json", "--out", "e")
+    assert "holds the results of another job" in message and "weights" in message and "--force" in message
+    assert well(CHECKPOINT, "prosqa.json", "--out", "e", "--force")["thoughts"] == 4
+
+
+def test_data_of_another_task() -> None:
+    write_examples("g.json", NUMBERS)
+    message = wrongly(RUN, "g.json")
+    assert "given:    gsm8k" in message and "expected: prosqa" in message and "--task gsm8k" in message
+    assert well(RUN, "g.json", "--task", "gsm8k", "--max-new-tokens", 2)["task"] == "gsm8k"
+    assert well(RUN, "g.json", "--task", "plain", "--max-new-tokens", 2, "--out", "p")["task"] == "plain"
+
+
+def test_more_thoughts_than_positions() -> None:
+    message = wrongly(RUN, "prosqa.json", "--thoughts", 500)
+    assert "more thoughts than the model has positions for" in message and "at most 127" in message
+    assert "ask for fewer thoughts" in message
+
+
+def test_a_thinking_checkpoint_without_its_run_must_be_told() -> None:
+    (Path(CHECKPOINT) / "run.yaml").unlink()
+    (Path(CHECKPOINT) / "progress.json").unlink()
+    assert "add --thoughts N, or --config" in wrongly(CHECKPOINT, "prosqa.json")
+    metrics = well(CHECKPOINT, "prosqa.json", "--thoughts", 2)
+    assert metrics["thoughts"] == 2 and metrics["cot_match"] is None
+
+
+def test_what_is_no_checkpoint() -> None:
+    Path("empty").mkdir()
+    Path("weights").write_bytes(b"no weights")
+    for place in ("nowhere/at/all", "empty", "weights", "prosqa.json"):
+        assert wrongly(place, "prosqa.json").startswith("error: "), place
+    assert "holds no checkpoint yet" in wrongly(_run_without_checkpoints(), "prosqa.json")
+
+
+def _run_without_checkpoints() -> str:
+    dump(Config(method="cot", model_id="gpt2"), Path("young") / "config.yaml")
+    return "young"
+
+
+def test_only_prosqa_can_be_swapped() -> None:
+    write_examples("g.json", NUMBERS)
+    assert "only ProsQA" in wrongly(CHECKPOINT, "g.json", "--task", "gsm8k", "--swap")
+
+
+def test_help_has_an_example() -> None:
+    done = evaluate("--help")
+    assert done.exit_code == 0 and "Example: coconut-lm eval" in done.stdout
