@@ -57,11 +57,13 @@ def positions(config: PreTrainedConfig) -> int | None:
 
 
 @torch.no_grad()
-def mean_embedding_norm(embedding: nn.Module) -> float:
+def mean_embedding_norm(model: PreTrainedModel) -> float:
     """The mean length of the embeddings as the first block sees them."""
+    embedding: nn.Module = model.get_input_embeddings()
     weight: Any = embedding.weight
     rows = torch.arange(len(weight), device=weight.device)
-    return torch.cat([embedding(part).float().norm(dim=-1) for part in rows.split(4096)]).mean().item()
+    norm = torch.cat([embedding(part).float().norm(dim=-1) for part in rows.split(4096)]).mean().item()
+    return norm * input_scale(model.config.get_text_config())
 
 
 class _Answered:

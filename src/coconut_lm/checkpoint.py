@@ -40,7 +40,7 @@ def load_into(model: CoconutForCausalLM, weights: Weights) -> None:
     places = _Places(model.base_causallm, model.feedback if thinks else None)
     given = _put(places, weights, may_cut=not thinks)
     if isinstance(model.feedback, MatchEmbedding) and f"{FEEDBACK}embedding_norm" not in given:
-        norm = bases.mean_embedding_norm(model.get_input_embeddings())
+        norm = bases.mean_embedding_norm(model)
         model.feedback.get_buffer("embedding_norm").fill_(norm)
 
 

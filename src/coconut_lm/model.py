@@ -244,7 +244,7 @@ class CoconutForCausalLM(PreTrainedModel, GenerationMixin):
 
         `tokenizer` is given the latent tokens if it lacks them; without one, the base's own is loaded.
         `feedback` holds the arguments of `coconut_lm.feedback.build`; `kwargs` go to transformers' loading.
-        With `new_token_init=None` the vocabulary stays as it is: the base alone, for methods without thoughts.
+        With `new_token_init=None` the vocabulary stays: the base alone, for methods without thoughts.
         """
         if tokenizer is None:
             tokenizer = tokens.load_tokenizer(
@@ -274,9 +274,7 @@ class CoconutForCausalLM(PreTrainedModel, GenerationMixin):
         """The base's place, precision and habits become ours."""
         self.feedback.to(device=base.device, dtype=base.dtype)
         if isinstance(self.feedback, MatchEmbedding):
-            self.feedback.get_buffer("embedding_norm").fill_(
-                bases.mean_embedding_norm(self.get_input_embeddings())
-            )
+            self.feedback.get_buffer("embedding_norm").fill_(bases.mean_embedding_norm(self))
         self.generation_config = copy.deepcopy(base.generation_config)
         self.generation_config.pad_token_id = self.config.pad_token_id
         if self.generation_config.eos_token_id is None:
