@@ -16,8 +16,8 @@ from coconut_lm import base as bases
 from coconut_lm.assembly import heart
 from coconut_lm.feedback import Window
 
-LOUD = 10.0
-"""Thoughts this many times as long as embeddings, or as short."""
+LOUD = 30.0
+"""Thoughts this many times as long as embeddings, or as short. Runs that succeed stand at 15 and more."""
 ALIKE = 0.98
 """A mean cosine above this is a collapse, where the model's states themselves are not that much alike."""
 FAINT = 1e-3
