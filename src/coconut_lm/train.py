@@ -108,6 +108,7 @@ class Trainer:
             self._go_on(newest)
         else:
             self.tracker.rewind(0, 0)
+        self.tracker.start()
         with self.stop:
             while not self.finished:
                 self._train_epoch(self.progress.epoch)
