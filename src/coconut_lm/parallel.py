@@ -68,6 +68,8 @@ def distribute(model: CoconutForCausalLM, accelerator: Accelerator, sharded: boo
     settings: dict[str, Any] = {"mp_policy": policy}
     for block in blocks(model):
         fully_shard(block, **settings)
+    # It warns of logits that are a view, should anyone write into them: nobody does.
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module", UserWarning)
     # The root holds what every pass needs: embeddings, norm and head. It stays whole between the passes.
     fully_shard(model, reshard_after_forward=False, **settings)
     return model
@@ -85,9 +87,7 @@ def gathering(model: nn.Module, accelerator: Accelerator, last: bool) -> Iterato
     """Gradients go between the ranks at the last micro-batch only."""
     if isinstance(model, FSDPModule):
         model.set_requires_gradient_sync(last)
-        with warnings.catch_warnings():  # of logits that are a view: nobody writes into them
-            warnings.filterwarnings("ignore", "FSDP2-wrapped module", UserWarning)
-            yield
+        yield
     elif last:
         yield
     else:

@@ -156,7 +156,7 @@ class Schema(Section):
     """Checkpoint whose weights are loaded before training or evaluation."""
     tokenizer: Place | None = None
     """Hub id, folder, or word (one token a word, built from train_path); null is the model's own."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] | None = None
+    dtype: Literal["auto", "float64", "float32", "bfloat16", "float16"] | None = None
     """Type of the weights; null is float32, or bfloat16 where bf16 is pure."""
     attn_implementation: Text | None = None
     """Attention kernel of transformers (eager, sdpa, flash_attention_2); null is its choice."""

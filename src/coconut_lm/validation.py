@@ -131,7 +131,7 @@ class Validator:
         """How the thoughts fare on rows that are the same every time."""
         first = [self.rows.row(index, stage) for index in range(min(MONITORED, len(self.rows)))]
         found: dict[str, Any] = {}
-        if any(row.thoughts for row in first) and not self.sharded:
+        if any(row.thoughts for row in first):
             (batch,) = share(first, self.rows.tokens, replace(self.place, rank=0, world=1)).batches
             inputs = tensors(batch, self.accelerator.device)
             found["monitors"] = monitors.monitor(self.model, {**inputs, "columns": batch.columns})
