@@ -22,8 +22,8 @@ from coconut_lm.drawing import (
     values_of,
     whole_numbers,
 )
-from coconut_lm.history import History, dig
-from coconut_lm.summary import floors_of, number, percent
+from coconut_lm.history import History, dig, number
+from coconut_lm.summary import floors_of, percent
 
 POINTS = 300  # of a line: more cannot be seen
 Runs = Sequence[History]

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from html import escape
 from io import StringIO
 from pathlib import Path
@@ -49,6 +50,7 @@ STYLE: dict[str, Any] = {
     "lines.linewidth": 1.8,
     "lines.markersize": 5,
     "svg.fonttype": "none",
+    "text.parse_math": False,  # a run may be called $a_b$
     "savefig.facecolor": PAPER,
 }
 
@@ -63,8 +65,9 @@ class Plot:
     told: str = ""
     """What the lines do, for those who do not see them."""
 
+    @cached_property
     def svg(self) -> str:
-        """The same for the same figure: no date, no random names."""
+        """The same for the same runs: no date, no random names."""
         text = StringIO()
         with _style(**{"svg.hashsalt": self.name}):
             told = {"Date": None, "Title": self.title, "Description": f"{self.shows} {self.told}".strip()}
@@ -73,13 +76,13 @@ class Plot:
 
     def inline(self) -> str:
         """To stand within a page: in the page's colours and letters, with names that are no other plot's."""
-        drawn = re.sub(r"^.*?<svg", "<svg", self.svg(), flags=re.S)
+        drawn = re.sub(r"^.*?<svg", "<svg", self.svg, flags=re.S)
         drawn = re.sub(r"<metadata>.*?</metadata>", "", drawn, flags=re.S)
         drawn = re.sub(r"<title>.*?</title>", "", drawn, count=1, flags=re.S)
         drawn = re.sub(r"#[0-9a-f]{6}\b", lambda found: _variable(found[0]), drawn)
         drawn = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{self.name}-", drawn)
         drawn = drawn.replace("'DejaVu Sans'", "var(--letters)")
-        opening = f'<svg role="img" aria-labelledby="{self.name}-title {self.name}-shows"'
+        opening = f'<svg role="img" aria-labelledby="{self.name}-title" aria-describedby="{self.name}-shows"'
         told = f'<title id="{self.name}-title">{escape(self.title)}</title>'
         told += f'<desc id="{self.name}-shows">{escape(f"{self.shows} {self.told}".strip())}</desc>'
         head, rest = drawn.split(">", 1)
@@ -89,7 +92,7 @@ class Plot:
     def save(self, folder: Path) -> None:
         """FOLDER/NAME.svg and .png."""
         with atomic_write(folder / f"{self.name}.svg") as file:
-            file.write(self.svg())
+            file.write(self.svg)
         with _style(), atomic_write(folder / f"{self.name}.png") as file:
             self.figure.savefig(file.buffer, format="png", dpi=200, metadata={"Software": None})
 

@@ -1,15 +1,16 @@
 """What a run folder tells, whole or in pieces: what is not there, or damaged, is named and left out."""
 
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from coconut_lm import yamlfile
+from coconut_lm.config import METHOD_FLAGS
 from coconut_lm.errors import UserError
 from coconut_lm.files import read_text
 from coconut_lm.runfolder import EVALUATION, PREDICTIONS, RunFolder, lines
@@ -20,15 +21,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One folder of eval/: its figures, what was answered, and thoughts put into words."""
+    """One folder of eval/, by its metrics.json."""
 
     name: str
     metrics: Mapping[str, Any]
-    predictions: Sequence[Mapping[str, Any]] = ()
-    thoughts: Sequence[Mapping[str, Any]] = ()
 
     def get(self, *path: str) -> Any:
-        """A figure by its place in metrics.json, or None."""
+        """A figure by its place, or None."""
         return dig(self.metrics, *path)
 
     @property
@@ -47,14 +46,18 @@ class History:
     steps: Sequence[Mapping[str, Any]] = ()
     epochs: Sequence[Mapping[str, Any]] = ()
     evaluations: Sequence[Evaluation] = ()
+    chief: Evaluation | None = None
+    """The evaluation that stands for the run."""
+    predictions: Sequence[Mapping[str, Any]] = ()
+    """The chief's."""
+    thoughts: Sequence[Mapping[str, Any]] = ()
+    """Put into words; the chief's, or else any."""
     missing: Sequence[str] = ()
 
     @property
     def method(self) -> str:
         told = [self.config.get("method")]
-        told += [
-            flag for flag in ("coconut", "cot", "no_thoughts", "no_cot") if self.config.get(flag) is True
-        ]
+        told += [flag for flag in METHOD_FLAGS if self.config.get(flag) is True]
         told += [each.get("method") for each in self.evaluations]
         return next((str(each) for each in told if each), "unknown")
 
@@ -63,18 +66,11 @@ class History:
         told = [each.get("task") for each in self.evaluations] + [self.config.get("task")]
         return next((str(each) for each in told if each), None)
 
-    @cached_property
-    def chief(self) -> Evaluation | None:
-        """The evaluation that stands for the run: of most examples, of the latest checkpoint, with the
-        thoughts it was trained for, the last by name. Never chosen by how well it came out."""
-        measured = [each for each in self.evaluations if each.get("accuracy", "n")]
-        trained = (self.config.get("c_thought") or 0) * (self.config.get("max_latent_stage") or 0)
 
-        def rank(each: Evaluation) -> tuple[Any, ...]:
-            usual = each.get("thoughts") in (None, trained)
-            return each.get("accuracy", "n"), each.checkpoint, usual, each.name
-
-        return max(measured, key=rank, default=None)
+def number(value: Any) -> float | None:
+    """A finite number, or nothing."""
+    known = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if known else None
 
 
 def dig(values: Any, *path: str) -> Any:
@@ -124,45 +120,38 @@ class _Reader:
     def history(self, name: str) -> History:
         folder = self.folder
         if not RunFolder.is_one(folder.path):
-            alone = self.evaluation(folder.path)
-            return History(name, folder.path, evaluations=[alone], missing=self.missing)
+            return self._with_evaluations(History(name, folder.path), [folder.path])
         config = self._mapping(lambda: yamlfile.read(folder.config))
-        trained = not config.get("only_eval")
+        environment = self._mapping(lambda: self._json(folder.environment))
         rows = self._rows(folder.metrics)
-        if trained and not rows:
+        steps, epochs = _last(rows, "step", "step"), _last(rows, "epoch", "epoch")
+        if not config.get("only_eval") and not rows:
             self.missing.append(f"no training was recorded ({folder.metrics.name} is empty or not there)")
-        epochs = _last(rows, "epoch", "epoch")
-        if trained and rows and not epochs:
+        elif not config.get("only_eval") and not epochs:
             self.missing.append("no epoch was finished")
-        return History(
-            name,
-            folder.path,
-            config,
-            self._mapping(lambda: self._json(folder.environment)),
-            _last(rows, "step", "step"),
-            epochs,
-            self.evaluations(),
-            self.missing,
-        )
+        places = sorted(path for path in folder.evaluations.glob("*") if path.is_dir())
+        whole = History(name, folder.path, config, environment, steps, epochs)
+        return self._with_evaluations(whole, places)
 
-    def evaluations(self) -> list[Evaluation]:
-        places = sorted(path for path in self.folder.evaluations.glob("*") if path.is_dir())
-        found = [self.evaluation(path) for path in places]
-        if not any(each.metrics for each in found):
+    def _with_evaluations(self, history: History, places: Sequence[Path]) -> History:
+        unfinished = [place.name for place in places if not (place / EVALUATION).is_file()]
+        self.missing += [f"evaluation {name} is unfinished" for name in unfinished]
+        there = {place: self._evaluation(place) for place in places if place.name not in unfinished}
+        best = _chief(there, history.config)
+        if best is None:
             self.missing.append("no checkpoint was evaluated: coconut-lm eval does that")
-        return found
-
-    def evaluation(self, place: Path) -> Evaluation:
-        label = f"evaluation {place.name}"
-        if not (place / EVALUATION).is_file():
-            self.missing.append(f"{label} is unfinished")
-        metrics = self._mapping(lambda: self._json(place / EVALUATION))
-        predictions = self._rows(place / PREDICTIONS)
-        thoughts: Any = self._try(lambda: self._json(place / THOUGHTS), None)
-        decoded = (
-            [each for each in thoughts if isinstance(each, Mapping)] if isinstance(thoughts, list) else []
+        decoded = [place for place in [best, *reversed(there)] if place and (place / THOUGHTS).is_file()]
+        return replace(
+            history,
+            evaluations=list(there.values()),
+            chief=there[best] if best else None,
+            predictions=self._rows(best / PREDICTIONS) if best else [],
+            thoughts=self._listed(decoded[0] / THOUGHTS) if decoded else [],
+            missing=self.missing,
         )
-        return Evaluation(place.name, metrics, predictions, decoded)
+
+    def _evaluation(self, place: Path) -> Evaluation:
+        return Evaluation(place.name, self._mapping(lambda: self._json(place / EVALUATION)))
 
     def _json(self, path: Path) -> Any:
         """What the file holds; nothing where there is none. NaN, which is not JSON, is nothing too."""
@@ -171,6 +160,10 @@ class _Reader:
     def _mapping(self, read: Callable[[], Any]) -> Mapping[str, Any]:
         found = self._try(read, None)
         return found if isinstance(found, Mapping) else {}
+
+    def _listed(self, path: Path) -> list[Mapping[str, Any]]:
+        found: Any = self._try(lambda: self._json(path), None)
+        return [each for each in found if isinstance(each, Mapping)] if isinstance(found, list) else []
 
     def _rows(self, path: Path) -> list[dict[str, Any]]:
         if not path.is_file():
@@ -185,6 +178,22 @@ class _Reader:
         except UserError as error:
             self.missing.append("; ".join(line.strip() for line in str(error).splitlines()))
         return otherwise
+
+
+def _chief(found: Mapping[Path, Evaluation], config: Mapping[str, Any]) -> Path | None:
+    """Of most examples, of the latest checkpoint, asked for rather than made while training, with as many
+    thoughts as were trained, the last by name. Never chosen by how well it came out."""
+    each_stage, stages = (number(config.get(key)) for key in ("c_thought", "max_latent_stage"))
+    trained = None if each_stage is None or stages is None else each_stage * stages
+
+    def rank(place: Path) -> tuple[Any, ...]:
+        each = found[place]
+        usual = each.get("thoughts") in (None, trained)
+        asked = each.get("data_sha256") is not None
+        return number(each.get("accuracy", "n")) or 0, each.checkpoint, asked, usual, each.name
+
+    measured = [place for place in found if number(found[place].get("accuracy", "rate")) is not None]
+    return max(measured, key=rank, default=None)
 
 
 def _last(rows: Sequence[Mapping[str, Any]], kind: str, key: str) -> list[Mapping[str, Any]]:

@@ -19,9 +19,9 @@ from coconut_lm.drawing import (
     values_of,
     whole_numbers,
 )
-from coconut_lm.history import Evaluation, History, dig
+from coconut_lm.history import Evaluation, History, dig, number
 from coconut_lm.paper import FIGURES, NAMES
-from coconut_lm.summary import Table, number, outcome, percent
+from coconut_lm.summary import Table, outcome, percent
 
 
 def plots(runs: Runs) -> list[Plot]:

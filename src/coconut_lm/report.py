@@ -16,7 +16,7 @@ from coconut_lm.data.example import read_examples
 from coconut_lm.drawing import SERIES, Plot
 from coconut_lm.errors import UserError
 from coconut_lm.files import atomic_write, refuse_overwrite
-from coconut_lm.history import Evaluation, History, read
+from coconut_lm.history import Evaluation, History, number, read
 from coconut_lm.plots import plots
 
 EXAMPLES = 500  # to leaf through, of each run; all are in predictions.jsonl
@@ -135,7 +135,7 @@ def examples(runs: Sequence[History]) -> dict[str, Any]:
     found: dict[tuple[Any, ...], dict[str, Any]] = {}
     for place, run in enumerate(runs):
         steps = _steps(run.chief)
-        rows = run.chief.predictions[:EXAMPLES] if run.chief else ()
+        rows = run.predictions[:EXAMPLES]
         for key, row in zip(summary.keys(rows), rows, strict=True):
             question = str(row.get("question", ""))
             new: dict[str, Any] = {
@@ -180,10 +180,7 @@ def within_script(content: Any) -> str:
 
 
 def _decoded(run: History) -> list[Mapping[str, Any]]:
-    """Thoughts put into words, of the evaluation that stands for the run or else of any."""
-    chief = [run.chief] if run.chief else []
-    found = next((each.thoughts for each in [*chief, *run.evaluations] if each.thoughts), ())
-    return [_in_words(each) for each in found[:DECODED]]
+    return [_in_words(each) for each in run.thoughts[:DECODED]]
 
 
 def _in_words(decoded: Mapping[str, Any]) -> dict[str, Any]:
@@ -196,9 +193,7 @@ def _in_words(decoded: Mapping[str, Any]) -> dict[str, Any]:
         "correct": decoded.get("correct"),
         "thoughts": [
             {
-                "tokens": [
-                    (_visible(str(word)), summary.number(p) or 0.0) for word, p in each.get("tokens") or ()
-                ],
+                "tokens": [(_visible(str(word)), number(p) or 0.0) for word, p in each.get("tokens") or ()],
                 "norm_ratio": summary.figure(each.get("norm_ratio"), ".1f"),
                 "entropy": summary.figure(each.get("entropy"), ".2f"),
             }

@@ -5,14 +5,13 @@ A table is text throughout, for a page, Markdown and CSV alike.
 
 import csv
 import io
-import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from coconut_lm.history import Evaluation, History, dig
+from coconut_lm.history import Evaluation, History, dig, number
 from coconut_lm.paper import FIGURES, NAMES
 from coconut_lm.statistics import Pairs, mcnemar, paired_difference
 
@@ -47,12 +46,6 @@ def _cell(text: str) -> str:
 
 
 # -- figures in words --
-
-
-def number(value: Any) -> float | None:
-    """A finite number, or nothing."""
-    known = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if known else None
 
 
 def figure(value: Any, form: str = ".3g") -> str:
@@ -222,9 +215,9 @@ def keys(rows: Iterable[Mapping[str, Any]]) -> Iterator[tuple[Any, ...]]:
         seen[key] += 1
 
 
-def verdicts(evaluation: Evaluation | None) -> dict[tuple[Any, ...], bool]:
+def verdicts(run: History) -> dict[tuple[Any, ...], bool]:
     """Was each question answered right."""
-    rows = evaluation.predictions if evaluation else ()
+    rows = run.predictions
     return {key: bool(row.get("correct")) for key, row in zip(keys(rows), rows, strict=True)}
 
 
@@ -232,7 +225,7 @@ def paired(runs: Sequence[History]) -> Table:
     """Every two runs, on the questions that both answered."""
     head = ["A", "B", "n", "both right", "only A", "only B", "both wrong", "B – A [95 %]", "McNemar p"]
     rows = []
-    judged = [(run.name, verdicts(run.chief)) for run in runs]
+    judged = [(run.name, verdicts(run)) for run in runs]
     for (first, a), (second, b) in combinations(judged, 2):
         shared = [key for key in a if key in b]
         if not shared:
