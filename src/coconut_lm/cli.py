@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from coconut_lm.commands import compare, convert, data, eval, quickstart, report, run
+from coconut_lm.commands import ask, compare, convert, data, eval, quickstart, report, run
 
 
 class Commands(TyperGroup):
@@ -42,6 +42,7 @@ app.command(
     epilog="Example: coconut-lm convert checkpoint_33 gsm8k-coconut --to hf --config openai-community/gpt2"
 )(convert.convert)
 app.command(epilog="Example: coconut-lm report runs/cot runs/coconut --out report.html")(report.report)
+app.command(epilog='Example: coconut-lm ask runs/prosqa "Every wumpus is a ..." --thoughts 0-6')(ask.ask)
 app.add_typer(data.app, name="data")
 
 

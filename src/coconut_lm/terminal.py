@@ -49,6 +49,19 @@ def follow(items: Iterable[T], total: int, says: Callable[[T], str]) -> Iterator
             yield item
 
 
+def typed(prompt: str) -> Iterator[str]:
+    """Lines as someone types them, to the end of input; blank ones are passed over."""
+    console = Console(stderr=True)
+    while True:
+        try:
+            line = console.input(prompt)
+        except EOFError:
+            console.print()  # what follows shall not stand behind the prompt
+            return
+        if line.strip():
+            yield line.strip()
+
+
 def busy(what: str) -> AbstractContextManager[Any]:
     """A sign of life during work of unknown length."""
     return Console(stderr=True).status(f"{what} ...")
