@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from coconut_lm.errors import UserError
-from coconut_lm.files import read_text
+from coconut_lm.files import read_text, refuse_overwrite
 from coconut_lm.runfolder import lines, write_json, write_lines
 
 SETTINGS, PARTIAL = "settings.json", "partial.jsonl"
@@ -23,6 +23,7 @@ class Journal:
         """`final` is the file that holds all rows in the end; `force` throws away what is there."""
         self.folder = Path(folder)
         self.final, self.partial = self.folder / final, self.folder / PARTIAL
+        refuse_overwrite(self.final, force=True)  # whether it can be there at all
         if force or not (self.final.exists() or (self.folder / SETTINGS).exists()):
             self._clear()
             write_json(self.folder / SETTINGS, settings)
