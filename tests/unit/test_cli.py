@@ -1,5 +1,6 @@
 """The command line as such: versions, help, exit codes, start-up."""
 
+import shlex
 import subprocess
 import sys
 import time
@@ -44,7 +45,7 @@ def test_every_command_has_help_with_an_example(path: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
 def test_an_example_in_help_names_real_options(path: tuple[str, ...]) -> None:
     command = COMMANDS[path]
-    words = command.epilog.split()[2 + len(path) :]
+    words = shlex.split(command.epilog)[2 + len(path) :]
     command.make_context("x", [word for word in words if word != path[-1]])
 
 
