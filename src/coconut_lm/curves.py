@@ -44,9 +44,7 @@ def loss(runs: Runs) -> Plot | None:
         look: dict[str, Any] = {"marker": line.mark, "markerfacecolor": PAPER}
         look |= {"linestyle": "none", "label": "validation" if alone else line.name}
         axes.plot(line.xs, line.ys, color=line.colour, **look)
-    values = [value for line in [*trained, *checked] for value in line.ys]
-    if min(values) > 0 and max(values) > 6 * min(values):
-        logarithmic(axes)
+    logarithmic(axes, [*trained, *checked])
     finish(figure, axes, _shared(runs, _steps_of_stages))
     shows = "Thick lines are the training loss, smoothed; hollow marks the validation loss after each epoch."
     table = values_of(checked or trained, "step", lambda value: f"{value:.4g}")
@@ -89,7 +87,7 @@ def accuracy(runs: Runs) -> Plot | None:
         curve(axes, line.scaled(100))
     rates(axes)
     _floor(axes, runs)
-    whole_numbers(axes)
+    whole_numbers(axes, lines)
     finish(figure, axes, _shared(runs, _epochs_of_stages))
     shows = "Validation accuracy after each epoch, with its 95 % interval as a band." + _bands(runs)
     table, told = values_of(lines, "epoch", percent), courses(lines, percent)
@@ -104,12 +102,9 @@ def _floor(axes: Axes, runs: Runs) -> None:
     low, high = axes.get_ylim()
     axes.set_ylim(min(low, 100 * best - 3), max(high, min(102.0, 100 * best + 3)))
     axes.axhline(100 * best, color=MUTED, linewidth=1, linestyle=(0, (3, 2)))
-    near: dict[str, Any] = {
-        "xycoords": ("axes fraction", "data"),
-        "textcoords": "offset points",
-        "xytext": (3, 2),
-    }
-    axes.annotate("best shortcut", (0.0, 100 * best), ha="left", va="bottom", fontsize=8, color=MUTED, **near)
+    near: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+    look: dict[str, Any] = {"ha": "left", "va": "top", "fontsize": 8.5, "color": MUTED}
+    axes.annotate("best shortcut", (0.0, 100 * best), (3, -2), **look, **near)
 
 
 # -- stages --
@@ -197,7 +192,7 @@ def _by_epoch(name: str, title: str, up: str, shows: str, lines: list[Line], run
     figure, axes = canvas("epochs finished", up)
     for line in lines:
         curve(axes, line)
-    whole_numbers(axes)
+    whole_numbers(axes, lines)
     finish(figure, axes, _shared(runs, _epochs_of_stages))
     table = values_of(lines, "epoch", lambda value: f"{value:.3g}")
     return Plot(
@@ -219,9 +214,8 @@ def gradients(runs: Runs) -> Plot | None:
     figure, axes = canvas("thought", "gradient norm")
     for line in lines:
         curve(axes, line)
-    if all(value > 0 for line in lines for value in line.ys):
-        logarithmic(axes)
-    whole_numbers(axes, {x for line in lines for x in line.xs})
+    logarithmic(axes, lines)
+    whole_numbers(axes, lines)
     finish(figure, axes)
     shows = "Norm of the loss's gradient at each thought, when it was last measured: where none arrives, "
     shows += "nothing is learned."

@@ -188,24 +188,29 @@ def _shade(axes: Axes, stages: Sequence[Span], whole: float) -> None:
         above: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
         share = (span.end - span.start) / whole
         label = f"stage {span.stage}" if share > 0.15 else str(span.stage) if share > 0.04 else ""
-        axes.annotate(label, middle, (0, 3), ha="center", va="bottom", fontsize=8, color=MUTED, **above)
+        axes.annotate(label, middle, (0, 3), ha="center", va="bottom", fontsize=8.5, color=MUTED, **above)
 
 
-def whole_numbers(axes: Axes, places: Iterable[float] = ()) -> None:
-    """Ticks at these places, or at round ones; never between whole numbers."""
+def whole_numbers(axes: Axes, lines: Iterable[Line]) -> None:
+    """Ticks where the points are, or at round places if these are many; never between whole numbers."""
     from matplotlib.ticker import MaxNLocator
 
-    few = sorted(set(places))
-    if 0 < len(few) <= 10:
-        axes.set_xticks(few)
+    places = sorted({x for line in lines for x in line.xs})
+    if len(places) <= 10:
+        axes.set_xticks(places)
     else:
         axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, steps=[1, 2, 5, 10]))
+    if len(places) == 1:
+        axes.set_xlim(places[0] - 0.5, places[0] + 0.5)
 
 
-def logarithmic(axes: Axes) -> None:
-    """With ticks that read as numbers."""
+def logarithmic(axes: Axes, lines: Iterable[Line]) -> None:
+    """A logarithmic axis, where the values are far apart; its ticks read as numbers."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+    values = [value for line in lines for value in line.ys]
+    if min(values) <= 0 or max(values) < 6 * min(values):
+        return
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

@@ -1,6 +1,7 @@
 """What runs look like: every plot that their figures suffice for."""
 
 from collections.abc import Iterable
+from statistics import fmean
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -51,7 +52,7 @@ def thoughts(runs: Runs) -> Plot | None:
         found: dict[int, Evaluation] = {}
         for each in run.evaluations:
             count, chief = each.get("thoughts"), run.chief
-            if isinstance(count, int) and chief and _comparable(each, chief):
+            if isinstance(count, int) and chief and _of_what(each) == _of_what(chief):
                 found[count] = each
         if len(found) > 1:
             lines += _measured(run.name, place, [(n, found[n].get("accuracy")) for n in sorted(found)])
@@ -64,11 +65,10 @@ def thoughts(runs: Runs) -> Plot | None:
     )
 
 
-def _comparable(one: Evaluation, other: Evaluation) -> bool:
-    """The same checkpoint on the same examples."""
-    return all(
-        one.get(key) == other.get(key) for key in ("checkpoint", "data", "data_sha256", "n", "scoring")
-    )
+def _of_what(each: Evaluation) -> tuple[Any, ...]:
+    """Which weights on which examples; by fingerprints if there are some, for a path has many names."""
+    weights, data = each.get("weights"), each.get("data_sha256")
+    return weights or each.get("checkpoint"), data or each.get("data"), each.get("n"), each.get("scoring")
 
 
 def _measured(name: str, place: int, rates: Iterable[tuple[int, Any]]) -> list[Line]:
@@ -93,7 +93,7 @@ def _dots(name: str, title: str, lines: list[Line], across: str, shows: str) -> 
         look: dict[str, Any] = {"color": line.colour, "marker": line.mark, "label": line.name}
         xs, ys = [x + aside for x in line.xs], line.scaled(100).ys
         axes.errorbar(xs, ys, yerr=_arms(line), linewidth=1, elinewidth=1.6, **look)
-    whole_numbers(axes, {x for line in lines for x in line.xs})
+    whole_numbers(axes, lines)
     rates(axes)
     finish(figure, axes)
     table, told = values_of(lines, across, percent), courses(lines, percent)
@@ -117,6 +117,7 @@ def tokens(runs: Runs) -> Plot | None:
         look = {"color": line.colour, "marker": line.mark, "markersize": 8, "linestyle": "none"}
         axes.errorbar(line.xs, line.scaled(100).ys, yerr=_arms(line), label=line.name, elinewidth=1.6, **look)
     _room_for_names(axes)
+    axes.margins(y=0.12)
     rates(axes)
     _name_methods(axes, {method: (each.tokens, each.accuracy) for method, each in paper.items()})
     finish(figure, axes)
@@ -138,25 +139,31 @@ def _costs(run: History) -> list[float]:
 
 
 def _name_methods(axes: Axes, marks: dict[str, tuple[float, float]]) -> None:
-    """Methods that are close share one label: to the left of the cheapest, to the right of all others."""
+    """Labels to the left of the cheapest methods, where close ones share one; to the right of all others, or
+    below if another mark is in the way."""
     least = min((x for x, _ in marks.values()), default=0.0)
+    low, high = axes.get_ylim()
     near: list[list[str]] = []
     for method in sorted(marks, key=lambda method: marks[method]):
         (x, y), (last_x, last_y) = marks[method], marks[near[-1][-1]] if near else (0.0, 0.0)
-        if x == last_x and y - last_y < 5:
+        if x == last_x and y - last_y < 0.1 * (high - low):
             near[-1].append(method)
         else:
             near.append([method])
     for together in near:
-        x, y = (
-            sum(values) / len(together) for values in zip(*(marks[each] for each in together), strict=True)
-        )
-        side = -1 if x <= 1.05 * least else 1
         label = "\n".join(NAMES[each].replace("Coconut without", "w/o") for each in reversed(together))
-        place: dict[str, Any] = {"textcoords": "offset points", "xytext": (6 * side, 0), "linespacing": 1.05}
-        axes.annotate(
-            label, (x, y), ha="right" if side < 0 else "left", va="center", fontsize=8, color=MUTED, **place
-        )
+        x, y = marks[together[0]][0], fmean(marks[each][1] for each in together)
+        crowded = any(x < other and abs(y - beside) < 0.05 * (high - low) for other, beside in marks.values())
+        place = "left" if x == least else "below" if crowded else "right"
+        look: dict[str, Any] = {"textcoords": "offset points", "fontsize": 8.5, "color": MUTED}
+        axes.annotate(label, (x, y), linespacing=1.05, **_AT[place], **look)
+
+
+_AT: dict[str, dict[str, Any]] = {
+    "left": {"xytext": (-6, 0), "ha": "right", "va": "center"},
+    "right": {"xytext": (6, 0), "ha": "left", "va": "center"},
+    "below": {"xytext": (0, -6), "ha": "center", "va": "top"},
+}
 
 
 def _room_for_names(axes: Axes) -> None:

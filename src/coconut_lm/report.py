@@ -216,7 +216,10 @@ def markdown(runs: Sequence[History], drawn: Sequence[Plot], title: str) -> str:
     parts = {"": summary.results(runs), "Run against run": summary.paired(runs)}
     for task, table in summary.beside_paper(runs).items():
         parts[f"{TASKS[task]}, beside the paper ({paper.CITATION}: {paper.SETTING})"] = table
-    parts |= {"Rules that skip the reasoning": floors, "The other entity asked about": summary.swaps(runs)}
+    parts |= {
+        "Rules that skip the reasoning, or part of it": floors,
+        "The other entity asked about": summary.swaps(runs),
+    }
     parts |= {"By group": summary.groups(runs), "What sets the runs apart": differing}
     text = f"# {' '.join(title.split())}\n\n{_subtitle(runs)}\n"
     for heading, table in parts.items():

@@ -170,7 +170,7 @@ def floors(runs: Sequence[History]) -> tuple[Table, list[str]]:
         rows |= {(words(rule), with_interval(run.chief.get("floors", rule))): None for rule in rates}
         best = max(rates, key=lambda rule: rates[rule])
         side = _side(run.chief.get("accuracy"), rates[best])
-        notes.append(f"{run.name}: {side} the {percent(rates[best])} of the best rule, {words(best)}.")
+        notes.append(f"{run.name}: {side} the {percent(rates[best])} of the best rule, {words(best)!r}.")
     return Table(["rule", "accuracy [95 %]"], list(rows)), notes
 
 

@@ -124,6 +124,12 @@ def test_more_runs_than_colours_differ_in_dashes() -> None:
     assert len(looks) == 9
 
 
+def test_values_far_apart_get_a_logarithmic_axis() -> None:
+    for last, scale in ((2.5, "linear"), (0.2, "log"), (0.0, "linear")):
+        (plot,) = plots([run(steps=[{"step": 1, "loss": 4.0}, {"step": 2, "loss": last}])])
+        assert plot.figure.axes[0].get_yscale() == scale
+
+
 def test_a_line_scales_with_its_interval() -> None:
     line = Line("a", 0, [(1, 0.5, 0.4, 0.6)]).scaled(100)
     assert line.ys == [50] and line.interval == ([40], [60])

@@ -236,6 +236,12 @@ def test_where_it_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         report.write(["a"], "file/report.html")
 
 
+def test_only_names_of_runs_have_their_colour(tmp_path: Path) -> None:
+    fakeruns.run(tmp_path, "coconut", FEW, epochs=1)
+    page = page_of(read([tmp_path / "coconut"]))
+    assert "<td>coconut</td>" in page and '--series-0)"></i>coconut</th>' in page
+
+
 def test_the_paper_is_whole() -> None:
     assert all(figures.keys() == NAMES.keys() for figures in FIGURES.values()) and len(FIGURES) == 3
     assert FIGURES["prosqa"]["coconut"].accuracy == 97.0 and FIGURES["gsm8k"]["cot"].tokens == 25.0
