@@ -115,8 +115,5 @@ class Order:
 
 
 def shard(batch: Int, rank: int, world: int) -> Int:
-    """A rank's part of a batch: disjoint, together the whole, sizes differing by one at most (0 is possible).
-
-    Micro-batches of a rank's part are made the same way.
-    """
+    """A rank's part of a batch: disjoint, together the whole, sizes differing by one at most (0 may be)."""
     return batch[rank::world]

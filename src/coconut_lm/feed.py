@@ -4,8 +4,10 @@ Every rank makes the rows of the whole step and lays out its own. So all know ho
 in all, and how many passes the largest number of thoughts needs, without a word between them.
 """
 
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,19 +37,16 @@ class Share:
     tokens: int
 
 
-def share(rows: Sequence[Row], tokens: LatentTokens, place: Place) -> Share:
-    """A rank without a row in a micro-batch makes the passes of another's, and learns nothing from it."""
-    numbers = np.arange(len(rows))
-    parts = [
-        [shard(shard(numbers, rank, place.world), m, place.accumulation) for rank in range(place.world)]
-        for m in range(place.accumulation)
-    ]
+def share(rows: Sequence[Row], tokens: LatentTokens, place: Place, full: int | None = None) -> Share:
+    """A rank without a row in a micro-batch makes the passes of another's, and learns nothing from it.
+
+    Micro-batches are as large as those of a `full` step: a step with fewer rows has fewer of them.
+    """
+    size = -(-(full or len(rows)) // place.accumulation)
     batches = []
-    for of_ranks in parts:
-        together = [rows[int(i)] for part in of_ranks for i in part]
-        if not together:
-            continue
-        own = [rows[int(i)] for i in of_ranks[place.rank]]
+    for begin in range(0, len(rows), size):
+        together = rows[begin : begin + size]
+        own = [together[int(i)] for i in shard(np.arange(len(together)), place.rank, place.world)]
         thoughts = max(row.thoughts for row in together)
         batch = collate(own or together[:1], tokens, min_columns=thoughts)
         if not own:
@@ -65,14 +64,14 @@ class Steps(Dataset[Share]):
 
     def __init__(self, rows: Rows, order: Order, epoch: int, place: Place) -> None:
         self.rows, self.epoch, self.place = rows, epoch, place
-        self.batches = list(order.batches(epoch))
+        self.batches, self.full = list(order.batches(epoch)), order.batch_size
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def __getitem__(self, step: int) -> Share:
         made = [self.rows.train_row(int(index), self.epoch) for index in self.batches[step]]
-        return share(made, self.rows.tokens, self.place)
+        return share(made, self.rows.tokens, self.place, self.full)
 
 
 def steps(
@@ -82,9 +81,14 @@ def steps(
     made = Steps(rows, order, epoch, place)
     ahead = range(start, len(made))
     # Without a generator of its own the loader draws from torch's, and a resumed run would go another way.
-    return iter(
-        DataLoader(made, batch_size=None, sampler=ahead, num_workers=workers, generator=torch.Generator())
-    )
+    settings: dict[str, Any] = {"generator": torch.Generator(), "worker_init_fn": _unasked}
+    return iter(DataLoader(made, batch_size=None, sampler=ahead, num_workers=workers, **settings))
+
+
+def _unasked(worker: int) -> None:
+    """A wish to stop reaches all processes; workers go when the trainer, which still saves, lets them."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def fixed(rows: Rows, stage: int, batch_size: int, place: Place) -> Iterator[Share]:

@@ -55,6 +55,14 @@ def test_a_micro_batch_that_no_rank_has_a_row_of_is_left_out() -> None:
     assert len(share([row(0, 3, 0, 2)], TOKENS, Place(0, 1, 4)).batches) == 1
 
 
+def test_a_short_step_has_fewer_micro_batches_and_not_smaller_ones() -> None:
+    rows = [row(index, 3, index % 3, 2) for index in range(9)]
+    ranks = [share(rows, TOKENS, Place(rank, 2, 4), full=16).batches for rank in range(2)]
+    assert [batch.index.tolist() for batch in ranks[0]] == [[0, 2], [4, 6], [8]]
+    assert [batch.index.tolist() for batch in ranks[1]] == [[1, 3], [5, 7], [8]]
+    assert (ranks[1][2].labels == IGNORED).all(), "the ninth row is the other rank's"
+
+
 def encoded(n: int) -> EncodedSet:
     """n examples of a question of growing length, one step and an answer."""
     sizes = np.array([size for i in range(n) for size in (2 + i % 5, 2, 2)])
