@@ -17,6 +17,7 @@ from coconut_lm.data.example import Example, read_examples
 from coconut_lm.data.survey import task_of
 from coconut_lm.errors import UserError
 from coconut_lm.evaluate import task_named
+from coconut_lm.files import refuse_overwrite
 from coconut_lm.runfolder import RunFolder, write_json
 from coconut_lm.tokens import EncodedSet, encode
 from coconut_lm.track import Tracker
@@ -51,12 +52,14 @@ def run(config: Config, watch: Watch | None = None) -> bool:
     disable_progress_bar()  # transformers' own, one for every file that is saved
     accelerator = parallel.accelerator(config)
     folder = RunFolder(config.run_dir)
+    _refuse_other(folder, config)
     train, valid = _examples(config)
-    _claim(folder, config, accelerator)
     loaded = assemble(config, lambda: _texts(train))
     watch = watch or Watch()
     data = _data(config, loaded, train, valid, accelerator, watch)
+    accelerator.wait_for_everyone()
     if accelerator.is_main_process:
+        dump(config, folder.config)
         write_json(folder.environment, environment.describe())
     with Tracker(folder, config, active=accelerator.is_main_process) as tracker:
         preflight.short_check(loaded, data.train)
@@ -149,9 +152,10 @@ def fingerprint(examples: EncodedSet) -> str:
     return digest.hexdigest()[:16]
 
 
-def _claim(folder: RunFolder, config: Config, accelerator: Accelerator) -> None:
-    """A folder belongs to one configuration; what does not change the result may differ."""
-    if folder.config.is_file():
+def _refuse_other(folder: RunFolder, config: Config) -> None:
+    """A folder belongs to the configuration of its checkpoints, but for what does not change the result."""
+    refuse_overwrite(folder.config, force=True)
+    if folder.config.is_file() and (folder.checkpoints() or folder.newest()):
         before, now = load(folder.config, check_files=False).model_dump(), config.model_dump()
         free = FREE | {"save_path", "name"}  # a folder may be moved
         differing = [key for key in now if now[key] != before.get(key) and key not in free]
@@ -161,6 +165,3 @@ def _claim(folder: RunFolder, config: Config, accelerator: Accelerator) -> None:
                 f"{folder.path} is the folder of a run with another configuration\n  {shown}",
                 do="go on with its own (coconut-lm run FOLDER), or give this one a name of its own: name=...",
             )
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        dump(config, folder.config)

@@ -5,6 +5,7 @@ at all.
 """
 
 import errno
+import os
 import shutil
 import signal
 import threading
@@ -17,8 +18,10 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from safetensors import SafetensorError
 from torch import nn
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
@@ -33,7 +36,7 @@ from torch.optim import Optimizer
 from coconut_lm.errors import UserError
 from coconut_lm.runfolder import STATE, RunFolder
 
-PARTIAL = ".partial"
+PARTIAL, OLD = ".partial", ".old.partial"
 
 
 @contextmanager
@@ -46,7 +49,8 @@ def whole(place: Path, accelerator: Accelerator) -> Iterator[Path]:
     accelerator.wait_for_everyone()
     try:
         yield beside
-    except (OSError, RuntimeError) as error:
+        _settle(beside)
+    except (Exception, CheckpointException) as error:
         shutil.rmtree(beside, ignore_errors=True)
         raise _unsaved(place, error) from error
     accelerator.wait_for_everyone()
@@ -55,9 +59,17 @@ def whole(place: Path, accelerator: Accelerator) -> Iterator[Path]:
     accelerator.wait_for_everyone()
 
 
+def _settle(folder: Path) -> None:
+    """On the disk itself, before an older one goes: a machine may stop as well as a process."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with open(path, "rb") as file:
+                os.fsync(file.fileno())
+
+
 def _rename(beside: Path, place: Path) -> None:
     """What had the name before goes only when its successor has it."""
-    old = place.with_name(f".{place.name}.old{PARTIAL}")
+    old = place.with_name(f".{place.name}{OLD}")
     shutil.rmtree(old, ignore_errors=True)
     if place.exists():
         place.rename(old)
@@ -65,14 +77,25 @@ def _rename(beside: Path, place: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _unsaved(place: Path, error: Exception) -> Exception:
-    """torch's writers wrap what the disk said in errors of their own."""
-    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
-    if not full and not isinstance(error, OSError):
+def recover(folder: RunFolder) -> None:
+    """Between two renames a checkpoint has no name of its own; whoever was killed there left it so."""
+    for old in folder.path.glob(f"checkpoints/.*{OLD}"):
+        place = old.with_name(old.name.removeprefix(".").removesuffix(OLD))
+        if not place.exists():
+            old.rename(place)
+
+
+def _unsaved(place: Path, error: BaseException) -> BaseException:
+    """What the disk said, which torch's writers wrap in errors of their own; anything else is as it was."""
+    said = str(error)
+    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in said
+    # torch's archives do not say why they could not be written.
+    refused = isinstance(error, OSError | SafetensorError) or "Errno" in said or "PytorchStreamWriter" in said
+    if not full and not refused:
         return error
     return UserError(
         f"{place} could not be saved",
-        given="the disk is full" if full else error,
+        given="the disk is full" if full else said.strip().splitlines()[-1],
         do="make room, then give the same command again: what was saved before is whole",
     )
 
@@ -108,22 +131,31 @@ def save_state(folder: Path, model: nn.Module, optimizer: Optimizer, accelerator
 
 
 def load_state(folder: Path, model: nn.Module, optimizer: Optimizer, accelerator: Accelerator) -> None:
-    state = _state(model, optimizer)
+    state, rank = _state(model, optimizer), accelerator.process_index
     try:
+        _leave_out_unused(state, folder)
         with _alone():
             load(state, checkpoint_id=folder / STATE, no_dist=accelerator.num_processes == 1)
-        drawn = folder / STATE / f"random_{accelerator.process_index}.pt"
-        random = torch.load(drawn, weights_only=True) if drawn.is_file() else None  # more ranks than before
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError, CheckpointException) as error:
+        drawn = folder / STATE / f"random_{rank}.pt"
+        known = rank == 0 or drawn.is_file()  # there may be more ranks than before
+        random = torch.load(drawn, weights_only=True) if known else None
+    except (Exception, CheckpointException) as error:  # a damaged pickle may raise anything
         raise UserError(
-            f"{folder} cannot be gone on from",
-            given=str(error).splitlines()[0],
-            do="remove it, to go on from the checkpoint before it",
+            f"{folder / STATE} cannot be gone on from",
+            given=([type(error).__name__, *str(error).split("\n")])[-1],
+            do="start another run from whole weights: name=... load_model_path=CHECKPOINT resume=EPOCHS",
         ) from error
     set_model_state_dict(model, state["model"], options=TRAINED)
     set_optimizer_state_dict(model, optimizer, state["optimizer"], options=TRAINED)
     if random is not None:
         _draw_on(random)
+
+
+def _leave_out_unused(state: dict[str, Any], folder: Path) -> None:
+    """A weight that no step has used yet has no state, where a fresh optimizer makes room for all."""
+    saved = FileSystemReader(folder / STATE).read_metadata().state_dict_metadata
+    states = state["optimizer"]["state"]
+    state["optimizer"]["state"] = {n: s for n, s in states.items() if f"optimizer.state.{n}.step" in saved}
 
 
 @contextmanager

@@ -36,6 +36,8 @@ class Progress:
     """Optimizer steps made in the epoch that is under way."""
     step: int = 0
     """Optimizer steps made in all."""
+    validated: bool = False
+    """Whether the last thing done was to validate."""
     stage: int = 0
     """Stage of the epoch that was trained last."""
     best: float | None = None
@@ -47,7 +49,13 @@ class Progress:
 
     @classmethod
     def read(cls, checkpoint: Path) -> "Progress":
-        return cls(**json.loads(read_text(checkpoint / PROGRESS)))
+        path = checkpoint / PROGRESS
+        text = read_text(path)
+        try:
+            return cls(**json.loads(text))
+        except (ValueError, TypeError) as error:
+            do = "copy the checkpoint again, or remove it"
+            raise UserError(f"{path} is damaged", given=error, do=do) from None
 
     def write(self, checkpoint: Path) -> None:
         write_json(checkpoint / PROGRESS, vars(self))
@@ -99,12 +107,17 @@ class RunFolder:
     def newest(self) -> Path | None:
         """Where training goes on: the checkpoint with a state that got farthest."""
         whole = [path for path in self._saved() if (path / STATE).is_dir()]
-        return max(whole, key=lambda path: Progress.read(path).step, default=None)
+        return max(whole, key=_how_far, default=None)
 
     def _saved(self) -> list[Path]:
         found = [(_NAME.fullmatch(path.name), path) for path in self.path.glob("checkpoints/*")]
         named = [(int(name[2]), path) for name, path in found if name and (path / PROGRESS).is_file()]
         return [path for _, path in sorted(named)]
+
+
+def _how_far(checkpoint: Path) -> tuple[int, int]:
+    progress = Progress.read(checkpoint)
+    return progress.step, progress.epoch
 
 
 def checkpoint_of(place: str | os.PathLike[str]) -> Path:

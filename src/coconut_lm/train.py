@@ -92,35 +92,34 @@ class Trainer:
             accelerator=accelerator,
             sharded=sharded,
             answered=self.watch.answered,
+            asked_to_stop=lambda: self.stop.asked,
         )
         self.record: dict[str, Any] | None = None  # of the last epoch
         self.optimizer = self._optimizer()
         self.progress = Progress(
             epoch=config.resume, global_batch=self.order.batch_size, data=data.fingerprint
         )
-        self.stop = resume.Stop()
+        self.stop, self.stopping = resume.Stop(), False  # what was heard here, what the ranks agreed on
 
     # -- the loop --
 
     def fit(self) -> bool:
         """Trains to the end of the plan; False if it was asked to stop before."""
-        if newest := self.folder.newest():
-            self._go_on(newest)
-        else:
-            self.tracker.rewind(0, 0)
-        self.tracker.start()
-        with self.stop:
+        self._go_on()
+        if not self.finished:
+            self.tracker.start()
+        with self.stop, in_words(self.config):
             while not self.finished:
                 self._train_epoch(self.progress.epoch)
-                if self.stop.asked:
+                if self.stopping or not self._close_epoch(self.progress.epoch):
                     self._save(self.folder.step(self.progress.step))
                     return False
-                self._close_epoch(self.progress.epoch)
         return True
 
     @property
     def finished(self) -> bool:
-        return self.progress.epoch >= self.config.num_epochs or self.progress.step >= self.last_step
+        at_the_end = self.progress.validated and self.progress.step >= self.last_step
+        return self.progress.epoch >= self.config.num_epochs or at_the_end
 
     @property
     def last_step(self) -> int:
@@ -142,17 +141,22 @@ class Trainer:
             seconds = time.perf_counter() - begun
             record |= {"seconds": seconds, "tokens_per_second": part.tokens / seconds}
             self.progress = replace(
-                self.progress, batches=self.progress.batches + 1, step=self.progress.step + 1
+                self.progress,
+                batches=self.progress.batches + 1,
+                step=self.progress.step + 1,
+                validated=False,
             )
             self.tracker.log("step", step=self.progress.step, **record)
             self.watch.step(record)
 
     def _until_asked(self, shares: Iterator[Share]) -> Iterator[Share]:
         """The steps until the plan's last or a wish to stop, with a save where one is due."""
+        if self.progress.step >= self.last_step:
+            return
         for part in shares:
             yield part
             every = self.config.save_steps
-            if self.stop.asked or self.progress.step >= self.last_step:
+            if self.stopping or self.progress.step >= self.last_step:
                 return
             if every and self.progress.step % every == 0 and self.progress.batches < self.order.steps:
                 self._save(self.folder.step(self.progress.step))
@@ -169,14 +173,18 @@ class Trainer:
                 self.accelerator.backward(loss)
             total += loss.detach()
         value, stop = parallel.everywhere(self.accelerator, [total.item(), float(self.stop.asked)])
-        self.stop.asked = stop > 0  # asked of one rank is asked of all
-        if not math.isfinite(value):
-            raise diverged(part, value, self.progress.step + 1, self.folder.path, self.place.rank)
+        self.stopping = stop > 0  # asked of one rank is asked of all
+        self._refuse_odd(f"loss is {value / self.place.world}", value, part)
         norm = self._clipped()
+        self._refuse_odd(f"gradient's norm is {norm}", norm, part)
         self.optimizer.step()
         self.optimizer.zero_grad()
         memory = peak_memory(self.accelerator.device)
         return {"loss": value / self.place.world, "lr": rate, "grad_norm": norm, "memory": memory}
+
+    def _refuse_odd(self, what: str, value: float, part: Share) -> None:
+        if not math.isfinite(value):
+            raise diverged(what, part, self.progress.step + 1, self.folder.path, self.place.rank)
 
     def _loss(self, batch: Batch, part: Share) -> Tensor:
         """A micro-batch's part of the step's loss. Gradients are averaged over ranks, so it is times them."""
@@ -184,14 +192,11 @@ class Trainer:
             items = part.supervised / self.place.world
         else:
             items = float((batch.labels[:, 1:] >= 0).sum() * self.place.accumulation)
-        try:
-            loss: Tensor = self.model(
-                **tensors(batch, self.accelerator.device),
-                columns=batch.columns,
-                num_items_in_batch=max(items, 1e-9),
-            ).loss
-        except RuntimeError as error:
-            raise in_words(error, self.config) from error
+        loss: Tensor = self.model(
+            **tensors(batch, self.accelerator.device),
+            columns=batch.columns,
+            num_items_in_batch=max(items, 1e-9),
+        ).loss
         return loss
 
     # -- the optimizer --
@@ -222,10 +227,15 @@ class Trainer:
 
     # -- what an epoch ends with --
 
-    def _close_epoch(self, epoch: int) -> None:
-        """Validates, keeps the record, saves. An epoch that max_steps cut short is not counted."""
+    def _close_epoch(self, epoch: int) -> bool:
+        """Validates, keeps the record, saves; False if it was asked to stop meanwhile.
+
+        An epoch that max_steps cut short is not counted."""
         stage = self.data.valid.stage(epoch) if self.config.eval_stage is None else self.config.eval_stage
-        record, predictions = self.validator(stage, self.folder.evaluation(f"epoch_{epoch + 1}"))
+        found = self.validator(stage, self.folder.evaluation(f"epoch_{epoch + 1}"))
+        if found is None:
+            return False
+        record, predictions = found
         record |= {"epoch": epoch, "stage": stage, "train_loss": self._train_loss(epoch)}
         self.record = record
         best = self.progress.best is None or record["val_accuracy"] > self.progress.best
@@ -235,6 +245,7 @@ class Trainer:
             epoch=epoch + whole,
             batches=0 if whole else self.progress.batches,
             best=record["val_accuracy"] if best else self.progress.best,
+            validated=True,
         )
         self.tracker.log("epoch", step=self.progress.step, **record)
         self.watch.validated(record, predictions)
@@ -242,6 +253,7 @@ class Trainer:
             self.watch.note(text)
         kept = whole and (best or not self.config.save_only_improve)
         self._save(self.folder.checkpoint(epoch + 1) if kept else self.folder.step(self.progress.step))
+        return True
 
     def _train_loss(self, epoch: int) -> float | None:
         """Of all steps of the epoch, those before an interruption too."""
@@ -272,14 +284,32 @@ class Trainer:
             whole = {f"base_model.model.{name}": weight for name, weight in whole.items()}
         self.loaded.model.save_pretrained(folder, state_dict=whole)
 
-    def _go_on(self, place: Path) -> None:
-        """Takes up where a checkpoint stands."""
+    def _go_on(self) -> None:
+        """Takes up where the newest checkpoint stands, or begins."""
+        if self.accelerator.is_main_process:
+            resume.recover(self.folder)
+        self.accelerator.wait_for_everyone()
+        place = self.folder.newest()
+        if place is None:
+            _refuse_stateless(self.folder)
+            return self.tracker.rewind(0, 0)
         found = Progress.read(place)
         _same(place, found, self.progress)
         resume.load_state(place, self.model, self.optimizer, self.accelerator)
         self.progress = found
+        if not self.finished:
+            self.tracker.rewind(found.step, found.epoch)
         self.record = next(reversed(self.folder.logged("epoch")), None)
-        self.tracker.rewind(found.step, found.epoch)
+
+
+def _refuse_stateless(folder: RunFolder) -> None:
+    """To begin again would overwrite them."""
+    if saved := folder.checkpoints():
+        raise UserError(
+            f"{folder.path} holds checkpoints, but none that says how to go on",
+            given=f"no state/ in {saved[-1]}",
+            do=f"start another run from it: name=... load_model_path={saved[-1]} resume=EPOCHS",
+        )
 
 
 def _same(place: Path, found: Progress, expected: Progress) -> None:

@@ -31,7 +31,7 @@ class Live(Watch):
         )
         self.task: TaskID | None = None
         self.right = self.asked = 0
-        self.records: list[dict[str, Any]] = []
+        self.epochs_done = 0
 
     def __enter__(self) -> "Live":
         self.bar.start()
@@ -58,19 +58,11 @@ class Live(Watch):
 
     def validated(self, record: dict[str, Any], predictions: Sequence[Prediction]) -> None:
         self.asked = self.right = 0
-        self.records.append(record)
+        self.epochs_done += 1
         self._say(line(record, self.epochs))
         for each in predictions[:SHOWN]:
             verdict = "right" if each.correct else "wrong"
             self._say(f"    {verdict}: {shown(each.output)}  (gold: {each.gold})", style="dim")
-
-    def table(self) -> Table:
-        table = Table(title="epochs", title_justify="left")
-        for name in ("epoch", "stage", "train loss", "val loss", "accuracy", "95 % interval", "n", "tokens"):
-            table.add_column(name, justify="right")
-        for each in self.records:
-            table.add_row(*cells(each))
-        return table
 
     def _show(self, what: str, total: int, done: int) -> None:
         if self.task is not None:
@@ -85,13 +77,22 @@ class Live(Watch):
         self.out.print(text, markup=False, soft_wrap=True, style=style)
 
 
+def table(records: Sequence[dict[str, Any]]) -> Table:
+    """Of all epochs, those before an interruption too."""
+    table = Table(title="epochs", title_justify="left")
+    for name in ("epoch", "stage", "train loss", "val loss", "accuracy", "95 % interval", "n", "tokens"):
+        table.add_column(name, justify="right")
+    for each in records:
+        table.add_row(*cells(each))
+    return table
+
+
 def cells(record: dict[str, Any]) -> list[str]:
-    train = record["train_loss"]
+    losses = (record["train_loss"], record["val_loss"])
     return [
         str(record["epoch"] + 1),
         str(record["stage"]),
-        "" if train is None else f"{train:.4f}",
-        f"{record['val_loss']:.4f}",
+        *("" if loss is None else f"{loss:.4f}" for loss in losses),
         f"{record['val_accuracy']:.1%}",
         f"{record['val_low']:.1%} to {record['val_high']:.1%}",
         str(record["val_n"]),

@@ -40,15 +40,19 @@ class Validator:
     accelerator: Accelerator
     sharded: bool
     answered: Callable[[Prediction, int], None]
+    asked_to_stop: Callable[[], bool] = lambda: False
 
     @property
     def place(self) -> Place:
         return Place(self.accelerator.process_index, self.accelerator.num_processes)
 
-    def __call__(self, stage: int, out: Path) -> tuple[dict[str, Any], list[Prediction]]:
-        """The figures of an epoch, and the answers in the order of the data, which are kept in `out`."""
+    def __call__(self, stage: int, out: Path) -> tuple[dict[str, Any], list[Prediction]] | None:
+        """The figures of an epoch, and the answers in the order of the data, which are kept in `out`; None
+        if a rank was asked to stop."""
         begun = time.perf_counter()
         loss, predictions = self.loss(stage), self.answers(stage)
+        if any(parallel.everywhere(self.accelerator, [float(self.asked_to_stop())])):
+            return None
         found = summarise(predictions, self.examples, self.task.name)
         if self.accelerator.is_main_process:
             self._keep(out, stage, found, predictions)
@@ -106,6 +110,8 @@ class Validator:
             ):
                 found.append(each)
                 self.answered(each, total)
+                if self.asked_to_stop() and not self.sharded:
+                    break
         everyone: list[Prediction] = gather_object(found) if place.world > 1 else found
         return sorted({each.index: each for each in everyone}.values(), key=lambda each: each.index)
 

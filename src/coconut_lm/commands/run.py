@@ -20,8 +20,9 @@ def run(
     from coconut_lm import launch
     from coconut_lm.dataview import show
     from coconut_lm.evalview import tables, watched
+    from coconut_lm.runfolder import RunFolder
     from coconut_lm.terminal import note, say
-    from coconut_lm.trainview import Live
+    from coconut_lm.trainview import Live, table
 
     settings = launch.configuration(config, overrides or [])
     if settings.only_eval:
@@ -34,8 +35,10 @@ def run(
         return
     with Live(settings.num_epochs) as watch:
         finished = launch.run(settings, watch)
-    if finished:
-        say(watch.table())
-        say(f"run folder: {settings.run_dir}")
-    else:
+    if not finished:
         note(f"stopped; to go on: coconut-lm run {settings.run_dir}")
+        return
+    if not watch.epochs_done:
+        note("nothing is left to train; num_epochs=... (and max_steps) say how far to go on")
+    say(table(RunFolder(settings.run_dir).logged("epoch")))
+    say(f"run folder: {settings.run_dir}")
