@@ -12,6 +12,7 @@ from itertools import chain
 from statistics import fmean
 from typing import Any
 
+from coconut_lm.costs import passes_of_answer
 from coconut_lm.data.answers import WordedTask
 from coconut_lm.data.example import Example, Task
 from coconut_lm.data.survey import PLAIN, ROOMS
@@ -61,8 +62,7 @@ class Prediction:
 
     @property
     def passes(self) -> int:
-        """Forward passes: the prompt takes one more than it has thoughts and gives the first token."""
-        return self.thoughts + max(1, self.written + self.ended)
+        return passes_of_answer(self.thoughts, self.written + self.ended)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"thought_norms": [round(norm, 4) for norm in self.thought_norms]}

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import torch
 
 from coconut_lm.answer import Answerer, peak_memory
 from coconut_lm.assembly import Loaded
+from coconut_lm.costs import Shape, flops_of_answer
 from coconut_lm.data import prosqa
 from coconut_lm.data.example import Example, read_examples
 from coconut_lm.data.survey import PLAIN, task_of
@@ -28,6 +29,7 @@ class Exam:
     """What is asked for; None is what the checkpoint and the data say."""
 
     data: str
+    split: str | None = None  # of a folder or a hub data set
     task: str | None = None
     stage: int | None = None
     thoughts: int | None = None
@@ -44,7 +46,7 @@ class Examiner:
 
     def __init__(self, loaded: Loaded, exam: Exam, checkpoint: str) -> None:
         self.loaded, self.exam = loaded, exam
-        self.examples = read_examples(exam.data, limit=exam.samples)
+        self.examples = read_examples(exam.data, split=exam.split, limit=exam.samples)
         self.prompts = self._prompts(self.examples)
         scoring = exam.scoring or self._of_run("scoring") or "tolerant"
         task, stage = task_named(self._task(), scoring), self._stage()
@@ -79,7 +81,6 @@ class Examiner:
         self,
         out: Path,
         *,
-        flops: Callable[[Prediction], float] | None = None,
         watch: Watch = lambda predictions, total: predictions,
         force: bool = False,
     ) -> dict[str, Any]:
@@ -87,7 +88,7 @@ class Examiner:
         asked: dict[str, Any] = {
             "tokenizer": self.loaded.tokenizer,
             "batch_size": self.exam.batch_size or self._of_run("eval_batch_size") or 32,
-            "flops": flops,
+            "flops": self._flops,
             "memory": self._memory,
             "watch": watch,
             "force": force,
@@ -138,6 +139,10 @@ class Examiner:
                 do="add --thoughts N, or --config with the configuration of its run",
             )
         return self.prompts.stage(END)
+
+    def _flops(self, each: Prediction) -> float:
+        shape = Shape.of(self.answerer.model.config.get_text_config())
+        return flops_of_answer(shape, each.read - each.thoughts, each.thoughts, each.written + each.ended)
 
     def _memory(self) -> tuple[int, str]:
         device = self.answerer.model.device

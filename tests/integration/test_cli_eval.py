@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 from tiny import base_model
 from transformers import AutoModelForCausalLM
@@ -82,6 +83,7 @@ def test_a_run_folder_is_evaluated_into_itself() -> None:
     metrics = json.loads((out / "metrics.json").read_text("utf-8"))
     assert (metrics["stage"], metrics["thoughts"], metrics["task"], metrics["n"]) == (2, 2, "prosqa", 12)
     assert metrics["checkpoint"].endswith("checkpoint_4") and metrics["seconds"]["batch_size"] == 5
+    assert metrics["flops"]["mean"] > 2 * metrics["passes"]["mean"] * 24 * 32**2  # two layers, width 32
     assert metrics["seconds"]["per_example_batch_1"] > 0 and metrics["peak_memory"] > 2**20
     lines = [line.split() for line in done.stdout.splitlines()]
     right = f"{metrics['accuracy']['rate']:.1%}"
@@ -204,6 +206,26 @@ def test_a_thinking_checkpoint_without_its_run_must_be_told() -> None:
     assert metrics["thoughts"] == 2 and metrics["cot_match"] is None
 
 
+def test_weights_that_come_alone_with_the_configuration_of_their_run() -> None:
+    tokenizer = word_tokenizer(texts(EXAMPLES))
+    base = base_model("gpt2", vocab_size=len(tokenizer), bos_token_id=0, eos_token_id=0)
+    base.save_pretrained("base")
+    tokenizer.save_pretrained("base")
+    dump(Config(method="coconut", model_id="base", max_latent_stage=3), Path("run.yaml"))
+    weights = f"{CHECKPOINT}/model.safetensors"
+    assert "--config" in wrongly(weights, "prosqa.json")
+    metrics = well(weights, "prosqa.json", "--config", "run.yaml", "--stage", 2, "--out", "w")
+    whole = well(CHECKPOINT, "prosqa.json")
+    assert [metrics[key] for key in ("accuracy", "tokens")] == [whole[key] for key in ("accuracy", "tokens")]
+
+
+def test_a_split_of_a_folder() -> None:
+    splits = {"valid": datasets.Dataset.from_list([example.to_json() for example in EXAMPLES[:3]])}
+    datasets.DatasetDict(splits | {"test": splits["valid"].select([0])}).save_to_disk("folder")
+    assert "has several splits" in wrongly(RUN, "folder")
+    assert well(RUN, "folder", "--split", "test")["n"] == 1
+
+
 def test_what_is_no_checkpoint() -> None:
     Path("empty").mkdir()
     Path("weights").write_bytes(b"no weights")
@@ -215,6 +237,10 @@ def test_what_is_no_checkpoint() -> None:
 def _run_without_checkpoints() -> str:
     dump(Config(method="cot", model_id="gpt2"), Path("young") / "config.yaml")
     return "young"
+
+
+def test_files_cannot_go_into_a_file() -> None:
+    assert "it is not a folder" in wrongly(RUN, "prosqa.json", "--out", "prosqa.json")
 
 
 def test_only_prosqa_can_be_swapped() -> None:

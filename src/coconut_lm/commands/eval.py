@@ -5,48 +5,59 @@ from typing import Annotated, Literal
 
 import typer
 
+Checkpoint = Annotated[
+    str, typer.Argument(metavar="CHECKPOINT", help="A checkpoint, a run folder, or a model's id.")
+]
+Data = Annotated[str, typer.Argument(metavar="DATA", help="Examples: .json, .jsonl, a folder or a hub id.")]
+Split = Annotated[str | None, typer.Option(metavar="NAME", help="Which split of a folder or a hub data set.")]
+Stage = Annotated[
+    int | None, typer.Option(metavar="K", min=0, help="Stage; the checkpoint's own unless given.")
+]
+Thoughts = Annotated[
+    int | None, typer.Option(metavar="N", min=0, help="Thoughts in place of those the stage implies.")
+]
+Scoring = Annotated[
+    Literal["tolerant", "reference"] | None, typer.Option(help="reference: the published rules.")
+]
+Task = Annotated[
+    Literal["gsm8k", "prosqa", "prontoqa", "math", "plain"] | None,
+    typer.Option(help="How answers are judged; what the run and the data say unless given."),
+]
+BatchSize = Annotated[int | None, typer.Option(metavar="B", min=1, help="Questions at a time.")]
+Samples = Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the first so many examples.")]
+NewTokens = Annotated[
+    int | None, typer.Option(metavar="N", min=1, help="Longest output; the task's limit unless given.")
+]
+Swap = Annotated[bool, typer.Option("--swap", help="Ask ProsQA's questions of the other entity too.")]
+Batch1 = Annotated[
+    int, typer.Option("--batch-1", metavar="K", min=0, help="Time the first K examples one by one.")
+]
+RunYaml = Annotated[
+    Path | None,
+    typer.Option("--config", metavar="FILE", help="The run's YAML, for weights that come alone."),
+]
+Out = Annotated[Path | None, typer.Option("--out", "-o", metavar="DIR", help="Where the files go.")]
+Force = Annotated[bool, typer.Option("--force", help="Start anew over what is there.")]
+Json = Annotated[bool, typer.Option("--json", help="Print metrics.json instead of the table.")]
+
 
 def evaluate(
-    checkpoint: Annotated[
-        str, typer.Argument(metavar="CHECKPOINT", help="A checkpoint, a run folder, or a model's id.")
-    ],
-    data: Annotated[
-        str, typer.Argument(metavar="DATA", help="Examples: .json, .jsonl, a folder or a hub id.")
-    ],
-    stage: Annotated[
-        int | None, typer.Option(metavar="K", min=0, help="Stage; the checkpoint's own unless said.")
-    ] = None,
-    thoughts: Annotated[
-        int | None, typer.Option(metavar="N", min=0, help="Thoughts in place of those the stage implies.")
-    ] = None,
-    scoring: Annotated[
-        Literal["tolerant", "reference"] | None, typer.Option(help="reference: the published rules.")
-    ] = None,
-    task: Annotated[
-        Literal["gsm8k", "prosqa", "prontoqa", "math", "plain"] | None,
-        typer.Option(help="How answers are judged; what the run and the data say unless given."),
-    ] = None,
-    batch_size: Annotated[int | None, typer.Option(metavar="B", min=1, help="Questions at a time.")] = None,
-    samples: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Only the first so many examples.")
-    ] = None,
-    max_new_tokens: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Longest output; the task's limit unless given.")
-    ] = None,
-    swap: Annotated[
-        bool, typer.Option("--swap", help="Ask ProsQA's questions of the other entity too.")
-    ] = False,
-    batch_1: Annotated[
-        int, typer.Option("--batch-1", metavar="K", min=0, help="Time the first K examples one by one.")
-    ] = 0,
-    config: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The run's YAML, for weights that come alone.")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", metavar="DIR", help="Where the files go.")
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Start anew over what is there.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print metrics.json instead of the table.")] = False,
+    checkpoint: Checkpoint,
+    data: Data,
+    split: Split = None,
+    stage: Stage = None,
+    thoughts: Thoughts = None,
+    scoring: Scoring = None,
+    task: Task = None,
+    batch_size: BatchSize = None,
+    samples: Samples = None,
+    max_new_tokens: NewTokens = None,
+    swap: Swap = False,
+    batch_1: Batch1 = 0,
+    config: RunYaml = None,
+    out: Out = None,
+    force: Force = False,
+    as_json: Json = False,
 ) -> None:
     """How often is a checkpoint right, at what cost? Greedy, with intervals; goes on if interrupted."""
     import json
@@ -60,6 +71,7 @@ def evaluate(
 
     exam = Exam(
         data=data,
+        split=split,
         task=task,
         stage=stage,
         thoughts=thoughts,
