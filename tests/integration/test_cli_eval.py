@@ -88,7 +88,7 @@ def test_a_run_folder_is_evaluated_into_itself() -> None:
     lines = [line.split() for line in done.stdout.splitlines()]
     right = f"{metrics['accuracy']['rate']:.1%}"
     assert next(line for line in lines if line[:1] == ["accuracy"])[1] == right
-    for part in ("95 % interval", "3 steps", "floor: search 3 hops", "forward passes", "one at a time"):
+    for part in ("95 % interval", "3 steps", "floor: first option", "forward passes", "one at a time"):
         assert part in done.stdout
     assert len((out / "predictions.jsonl").read_text("utf-8").splitlines()) == 12
 
