@@ -77,7 +77,7 @@ class Trainer:
         self.order = Order(len(data.train), config.batch_size_training * accumulation * ranks, config.seed)
         self.heart = heart(loaded.model)
         if config.gradient_checkpointing:
-            self.heart.gradient_checkpointing_enable()
+            self.heart.activation_checkpointing_enable()
         if config.compile:
             for block in parallel.blocks(self.heart):
                 block.compile()
@@ -166,13 +166,13 @@ class Trainer:
         rate = self._rate()
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        total = torch.zeros((), device=self.accelerator.device)
+        losses = []
         for number, batch in enumerate(part.batches):
             with parallel.gathering(self.model, self.accelerator, number == len(part.batches) - 1):
                 loss = self._loss(batch, part)
                 self.accelerator.backward(loss)
-            total += loss.detach()
-        value, stop = parallel.everywhere(self.accelerator, [total.item(), float(self.stop.asked)])
+            losses.append(loss.detach())
+        value, stop = parallel.everywhere(self.accelerator, [float(sum(losses)), float(self.stop.asked)])
         self.stopping = stop > 0  # asked of one rank is asked of all
         self._refuse_odd(f"loss is {value / self.place.world}", value, part)
         norm = self._clipped()
