@@ -1,5 +1,6 @@
 """The commands together. A user's mistake is one message and exit code 2; an interruption 130."""
 
+import os
 import sys
 from io import TextIOWrapper
 from typing import Annotated, Any
@@ -67,4 +68,6 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without a letter shall not end the command
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # of loading and downloading: nobody watches
     app(prog_name="coconut-lm")
