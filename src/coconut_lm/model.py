@@ -296,6 +296,11 @@ class CoconutForCausalLM(PreTrainedModel, GenerationMixin):
             raise UserError("\n".join(["the checkpoint does not fit the model", *wrong]), given=args[0])
         return (model, info) if output_loading_info else model
 
+    @property
+    def base_model(self) -> nn.Module:
+        """What gives hidden states: the whole. Who asks the base for them would leave the thinking out."""
+        return self
+
     def get_input_embeddings(self) -> nn.Module:
         return self.base_causallm.get_input_embeddings()
 
