@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from coconut_lm import base as bases
+from coconut_lm.adapters import quietly
 from coconut_lm.errors import UserError
 from coconut_lm.feedback import MatchEmbedding
 from coconut_lm.model import CoconutForCausalLM
@@ -54,8 +55,9 @@ def _adapted(base: PreTrainedModel, adapter: Path) -> PreTrainedModel:
         raise UserError(f"{adapter} is no LoRA folder", expected=f"adapter_config.json and {named[0]}")
     adapters = tensors(file)
     try:
-        model = get_peft_model(base, PeftConfig.from_pretrained(str(adapter)))
-        result = set_peft_model_state_dict(model, adapters)
+        with quietly():
+            model = get_peft_model(base, PeftConfig.from_pretrained(str(adapter)))
+            result = set_peft_model_state_dict(model, adapters)
     except (RuntimeError, ValueError, TypeError) as error:
         given = str(error).splitlines()[0]
         raise UserError(f"the adapters of {adapter} do not fit the base", given=given) from None

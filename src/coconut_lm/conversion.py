@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, PreTrainedModel
+from transformers import AutoConfig, GenerationConfig, PreTrainedModel
 
 from coconut_lm import assembly, checkpoint, tokens
 from coconut_lm import base as bases
@@ -14,7 +14,7 @@ from coconut_lm.config import Config, load
 from coconut_lm.errors import UserError
 from coconut_lm.methods import METHODS
 from coconut_lm.model import CoconutForCausalLM
-from coconut_lm.runfolder import checkpoint_of
+from coconut_lm.runfolder import PROGRESS, RUN, Progress, checkpoint_of
 from coconut_lm.weights import WINDOW
 
 
@@ -25,7 +25,8 @@ class Opened:
     kind: str
     """The format it came in."""
     config: Config | None = None
-    """That of its run, where it is known."""
+    """That of its run, where it is known, as is how far it got."""
+    progress: Progress | None = None
 
 
 def open_any(
@@ -41,32 +42,49 @@ def open_any(
     `method` makes the model one that thinks, or not, whatever the weights are of; adapters are worked into
     the base, but only where `merge` says so.
     """
+    if method not in (None, *METHODS):
+        raise UserError("unknown method", given=method, expected=", ".join(METHODS))
     path = checkpoint_of(source)
     if config and Path(config).suffix in (".yaml", ".yml"):
         return _of_run(path, load(config, check_files=False), tokenizer, method, merge)
     if (path / assembly.ADAPTER).is_file():
-        loaded = assembly.open_checkpoint(path)
-        _asked_to_merge(merge, path)
-        return Opened(assembly.merged(loaded.model), loaded.tokenizer, "coconut-lm, LoRA", loaded.config)
+        return _of_ours(path, "coconut-lm, LoRA", merge)
     weights = checkpoint.read(path)
-    if weights.kind == "coconut-lm" and not (config or method):
-        loaded = assembly.open_checkpoint(path)
-        return Opened(assembly.heart(loaded.model), loaded.tokenizer, weights.kind, loaded.config)
+    if weights.config is not None and not (config or method or tokenizer):
+        return _of_mlx(path, weights) if weights.kind == "mlx" else _of_ours(path, weights.kind, merge)
     return _of_weights(weights, config, tokenizer, method, merge)
 
 
-def _of_run(path: Path, run: Config, tokenizer: str | None, method: str | None, merge: bool) -> Opened:
-    said = {"tokenizer": tokenizer, "method": method}
-    run = run.model_copy(update={key: value for key, value in said.items() if value})
-    if (path / assembly.ADAPTER).is_file():
-        kind, adapted = "coconut-lm, LoRA", True
-    else:
-        weights = checkpoint.read(path)
-        kind, adapted = weights.kind, weights.adapter is not None
-    if adapted:
+def _of_ours(path: Path, kind: str, merge: bool) -> Opened:
+    loaded = assembly.open_checkpoint(path)
+    if not isinstance(loaded.model, CoconutForCausalLM):
         _asked_to_merge(merge, path)
-    loaded = assembly.assemble(run.model_copy(update={"load_model_path": str(path), "lora": None}))
-    return Opened(assembly.heart(loaded.model).eval(), loaded.tokenizer, kind, run)
+    return Opened(assembly.merged(loaded.model), loaded.tokenizer, kind, loaded.config, loaded.progress)
+
+
+def _of_mlx(path: Path, weights: Weights) -> Opened:
+    """A folder that was written for MLX says all that ours says."""
+    assert weights.config is not None
+    model = CoconutForCausalLM(weights.config).to(weights.dtype)
+    checkpoint.load_into(model, weights)
+    if (path / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(path)
+    run = load(path / RUN, check_files=False) if (path / RUN).is_file() else None
+    progress = Progress.read(path) if (path / PROGRESS).is_file() else None
+    return Opened(model.eval(), tokens.load_tokenizer(path), weights.kind, run, progress)
+
+
+def _of_run(path: Path, run: Config, tokenizer: str | None, method: str | None, merge: bool) -> Opened:
+    """Weights alone, or adapters, as the run's configuration says what they are of."""
+    if (path / assembly.ADAPTER).is_file():
+        raise UserError(f"{path} says itself what it is of", do="leave --config out")
+    said = {"tokenizer": tokenizer, "method": method, "load_model_path": str(path), "lora": None}
+    weights = checkpoint.read(path)
+    if weights.adapter is not None:
+        _asked_to_merge(merge, path)
+    changed = {key: value for key, value in said.items() if value or key == "lora"}
+    loaded = assembly.assemble(run.model_copy(update=changed))
+    return Opened(assembly.heart(loaded.model).eval(), loaded.tokenizer, weights.kind, run)
 
 
 def _of_weights(

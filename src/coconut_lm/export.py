@@ -9,13 +9,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedConfig
 
+from coconut_lm import card
 from coconut_lm.config import Config, dump
 from coconut_lm.errors import UserError
 from coconut_lm.feedback import Feedback, FixedWindow, LastHidden, LearnedWindow
 from coconut_lm.files import atomic_folder, atomic_write, refuse_overwrite
 from coconut_lm.model import CoconutForCausalLM
-from coconut_lm.runfolder import RUN
-from coconut_lm.weights import OWN, PREFIX, WEIGHTS
+from coconut_lm.runfolder import RUN, Progress
+from coconut_lm.weights import FEEDBACK, OWN, PREFIX, WEIGHTS
 
 
 def to_hf(
@@ -24,15 +25,20 @@ def to_hf(
     place: Path,
     *,
     config: Config | None = None,
+    progress: Progress | None = None,
     force: bool = False,
 ) -> None:
     """A folder for `from_pretrained`, `coconut-lm eval` and all that reads transformers' folders.
 
-    `config` is the run's, where it is known: it goes with the weights.
+    `config` and `progress` are the run's, where they are known: evaluation takes method and stage from them.
     """
     with atomic_folder(place, force=force) as folder:
         model.save_pretrained(folder)
-        _beside(folder, tokenizer, config)
+        _beside(folder, tokenizer, config, progress)
+        if config is not None and progress is not None:
+            card.write(folder, config, progress)
+        else:
+            card.introduce(folder, model.base_causallm.config.model_type, model.config.thinks)
 
 
 def to_official(model: CoconutForCausalLM, place: Path, *, force: bool = False) -> None:
@@ -53,6 +59,7 @@ def to_mlx(
     place: Path,
     *,
     config: Config | None = None,
+    progress: Progress | None = None,
     force: bool = False,
 ) -> None:
     """A folder that mlx_lm loads as the base; what thinking adds is beside it, for us.
@@ -60,12 +67,11 @@ def to_mlx(
     config.json holds the base's keys, and ours under `coconut`; feedback.safetensors the feedback's weights.
     """
     base = model.base_causallm
-    first = {id(tensor): name for name, tensor in reversed(base.state_dict(keep_vars=True).items())}
+    state = base.state_dict(keep_vars=True)
+    once = set({id(tensor): name for name, tensor in reversed(state.items())}.values())
     prefix = "transformer." if base.config.model_type == "gpt2" else ""  # mlx_lm's GPT-2 has none
-    tensors = {
-        name.removeprefix(prefix): tensor for name, tensor in _held(base).items() if name in first.values()
-    }
-    feedback = _held(model.feedback)
+    tensors = {name.removeprefix(prefix): tensor for name, tensor in _held(base).items() if name in once}
+    feedback = {FEEDBACK + name: tensor for name, tensor in _held(model.feedback).items()}
     with atomic_folder(place, force=force) as folder:
         save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
         if feedback:
@@ -73,13 +79,15 @@ def to_mlx(
         content = _for_mlx(base.config) | {"coconut": model.config.to_dict()}
         (folder / "config.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         model.generation_config.save_pretrained(folder)
-        _beside(folder, tokenizer, config)
+        _beside(folder, tokenizer, config, progress)
 
 
-def _beside(folder: Path, tokenizer: Any, config: Config | None) -> None:
+def _beside(folder: Path, tokenizer: Any, config: Config | None, progress: Progress | None) -> None:
     tokenizer.save_pretrained(folder)
     if config is not None:
         dump(config, folder / RUN)
+    if progress is not None:
+        progress.write(folder)
 
 
 def _held(module: torch.nn.Module) -> dict[str, Tensor]:

@@ -44,6 +44,13 @@ def convert(
             export.to_official(opened.model, destination, force=force)
         else:
             write = export.to_hf if to == "hf" else export.to_mlx
-            write(opened.model, opened.tokenizer, destination, config=opened.config, force=force)
+            write(
+                opened.model,
+                opened.tokenizer,
+                destination,
+                config=opened.config,
+                progress=opened.progress,
+                force=force,
+            )
     thinks = "thinks" if opened.model.config.thinks else "does not think"
     say(f"{source} ({opened.kind}, {thinks}) is {destination} ({to})")
