@@ -75,7 +75,7 @@ def open_checkpoint(place: str | os.PathLike[str], config: Config | None = None)
         config = load(path / RUN, check_files=False)
     if (path / ADAPTER).is_file():
         return _with_adapter(path, config)
-    if path.is_file():
+    if path.is_file() or (config and path.is_dir() and not (path / "config.json").is_file()):
         return _weights_alone(path, config)
     source = path if path.is_dir() else str(place)
     tokenizer = tokens.load_tokenizer(source, _pauses(config))

@@ -236,3 +236,36 @@ def test_a_file_cut_short_is_said(kept: float) -> None:
     whole = foreign.published_file(source(), Path("checkpoint_1")).read_bytes()
     Path("checkpoint_1").write_bytes(whole[: int(len(whole) * kept)])
     assert "error: checkpoint_1" in wrongly("checkpoint_1", "ours", "--to", "hf", *GIVEN)
+
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "checkpoints.md"
+
+
+def test_the_commands_of_the_document_run_in_their_order() -> None:
+    lora_folder()
+    Path("lora").mkdir()
+    Path("checkpoint_2").rename("lora/checkpoint_21")
+    shutil.copy("base.json", "gpt2.json")
+    Path("fixed_window.yaml").write_text("coconut: true\nmodel_id: base\nlatent_variant: fixed_window\n")
+    for name in ("checkpoint_33", "checkpoint_7"):
+        foreign.published_file(source(), Path(name))
+    foreign.mlx_file(source(), Path("checkpoint_1.safetensors"))
+    text = DOCUMENT.read_text(encoding="utf-8").replace("openai-community/gpt2", "base")
+    lines = [line.split()[2:] for line in text.splitlines() if line.startswith("coconut-lm convert")]
+    assert len(lines) == 7
+    for words in lines:
+        well(*words)
+        assert Path(words[1]).exists()
+    assert opened("windowed").config.feedback["kind"] == "fixed_window"
+    assert torch.equal(logits(opened("back")), logits(source()))
+
+
+def test_a_folder_of_weights_is_used_with_its_configuration() -> None:
+    lora_folder()
+    config = Config(method="coconut", model_id="base", latent_variant="learnable_weights")
+    model = open_checkpoint("checkpoint_2", config).model
+    well("checkpoint_2", "ours", "--to", "hf", "--config", "base", "--merge")
+    assert torch.equal(
+        model.base_causallm.transformer.h[0].attn.c_attn.weight,
+        opened("ours").base_causallm.transformer.h[0].attn.c_attn.weight,
+    )
