@@ -1,4 +1,5 @@
-"""What goes wrong while training, in words: a loss that is no number, memory that is not enough."""
+"""What goes wrong while training, in words: a loss that is no number, memory that is not enough,
+a rank that is gone."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,15 +31,21 @@ def diverged(what: str, part: Share, step: int, folder: Path, rank: int) -> User
 
 @contextmanager
 def in_words(config: Config) -> Iterator[None]:
-    """Out of memory is said with the knobs that help; anything else is as it was."""
+    """Out of memory is said with the knobs that help, a lost rank as what it is; all else is as it was."""
     try:
         yield
     except RuntimeError as error:
-        if not _out_of_memory(error):
-            raise
-        raise UserError(
-            "the device is out of memory", given=str(error).splitlines()[0], do=_knobs(config)
-        ) from error
+        said = (str(error).splitlines() or [""])[0]
+        if _out_of_memory(error):
+            raise UserError("the device is out of memory", given=said, do=_knobs(config)) from error
+        if any(name in said for name in ("gloo", "NCCL", "TCPStore")):
+            raise UserError(
+                f"another rank has ended, or kept this one waiting for {config.timeout_minutes:g} minutes",
+                given=said,
+                do="see what the first rank that failed says; the same command goes on from the newest "
+                "checkpoint (timeout_minutes=... to wait longer)",
+            ) from error
+        raise
 
 
 def _out_of_memory(error: RuntimeError) -> bool:

@@ -99,6 +99,7 @@ class Trainer:
         self.progress = Progress(
             epoch=config.resume, global_batch=self.order.batch_size, data=data.fingerprint
         )
+        torch.manual_seed(config.seed + self.place.rank)  # dropout of a rank's own, whatever was drawn before
         self.stop, self.stopping = resume.Stop(), False  # what was heard here, what the ranks agreed on
 
     # -- the loop --
