@@ -1,4 +1,4 @@
-"""Coconut under TRL's SFTTrainer: thoughts are tokens in the prompt, so prompts and completions are plain text.
+"""Coconut under TRL's SFTTrainer: thoughts are tokens of the prompt; prompts and completions are plain text.
 
 python examples/trl_sft.py --steps 500
 """
@@ -72,7 +72,6 @@ def main(
             report_to="none",
             use_cpu=True,
             bf16=False,
-            gradient_checkpointing=False,
         )
         SFTTrainer(model, arguments, train_dataset=data_set(train, stage), processing_class=tokenizer).train()
 

@@ -28,7 +28,7 @@ from transformers.cache_utils import Cache
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from coconut_lm import base as bases
-from coconut_lm import checks, ragged, recompute, tokens, vocabulary
+from coconut_lm import card, checks, ragged, recompute, tokens, vocabulary
 from coconut_lm.configuration import CoconutConfig
 from coconut_lm.errors import UserError
 from coconut_lm.feedback import Feedback, MatchEmbedding, build
@@ -295,6 +295,14 @@ class CoconutForCausalLM(PreTrainedModel, GenerationMixin):
         if wrong:
             raise UserError("\n".join(["the checkpoint does not fit the model", *wrong]), given=args[0])
         return (model, info) if output_loading_info else model
+
+    def save_pretrained(
+        self, save_directory: str | os.PathLike[str], is_main_process: bool = True, **kwargs: Any
+    ) -> None:
+        """As transformers', with a card that says how to load it, where there is none."""
+        super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
+        if is_main_process:
+            card.introduce(save_directory, self.config.get_text_config().model_type, self.config.thinks)
 
     @property
     def base_model(self) -> nn.Module:
