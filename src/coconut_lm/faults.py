@@ -64,7 +64,7 @@ def _knobs(config: Config) -> str:
         f"batch_size_training={batch // 2} gradient_accumulation_steps={accumulation * 2}": batch > 1,
         "gradient_checkpointing=true": not config.gradient_checkpointing,
         "bf16=true": not config.bf16,
-        "fsdp=full": config.fsdp != "full",
+        "fsdp=full (on several devices)": config.fsdp != "full",
         "lora.r=16": config.lora is None,
         f"eval_batch_size={asked // 2} (where it was validating)": asked > 1,
     }

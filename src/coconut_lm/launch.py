@@ -38,8 +38,10 @@ def configuration(place: str, overrides: Sequence[str] = ()) -> Config:
         return load(place, overrides)
     if not RunFolder.is_one(path):
         raise UserError(f"{place} is no run's folder", expected="a YAML file, or a folder with config.yaml")
-    here = [f"save_path={path.absolute().parent}", f"name={path.absolute().name}"]
-    return load(RunFolder(path).config, [*here, *overrides])
+    config = RunFolder(path).config
+    moved = load(config, check_files=False).run_dir.resolve() != path.resolve()
+    here = [f"save_path={path.absolute().parent}", f"name={path.absolute().name}"] if moved else []
+    return load(config, [*here, *overrides])
 
 
 def is_first() -> bool:

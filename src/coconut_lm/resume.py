@@ -43,19 +43,19 @@ PARTIAL, OLD = ".partial", ".old.partial"
 def whole(place: Path, accelerator: Accelerator) -> Iterator[Path]:
     """A folder to write into, which takes its name when every rank is done."""
     beside = place.with_name(f".{place.name}{PARTIAL}")
-    if accelerator.is_main_process:
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir(parents=True)
-    accelerator.wait_for_everyone()
     try:
+        if accelerator.is_main_process:
+            shutil.rmtree(beside, ignore_errors=True)
+            beside.mkdir(parents=True)
+        accelerator.wait_for_everyone()
         yield beside
         _settle(beside)
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            _rename(beside, place)
     except (Exception, CheckpointException) as error:
         shutil.rmtree(beside, ignore_errors=True)
         raise _unsaved(place, error) from error
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        _rename(beside, place)
     accelerator.wait_for_everyone()
 
 
