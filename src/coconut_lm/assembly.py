@@ -26,6 +26,7 @@ from coconut_lm.runfolder import PROGRESS, RUN, Progress, checkpoint_of
 from coconut_lm.tokens import EncodedSet, LatentTokens
 
 ADAPTER = "adapter_config.json"
+END = 1e9  # an epoch after the end of any curriculum
 Texts = Callable[[], Iterable[str]]
 
 
@@ -44,6 +45,20 @@ class Loaded:
 
     def rows(self, examples: EncodedSet, seed: int = 0) -> Rows:
         return Rows(examples, self.tokens, self.method, self.curriculum, seed=seed)
+
+    def stage(self, thoughts: int | None = None) -> int:
+        """The stage it is used at unless told otherwise: the one configured, or that of its last epoch."""
+        method, config = METHODS[self.method], self.config
+        if config is not None and config.eval_stage is not None:
+            return config.eval_stage
+        if self.progress is not None:
+            return self.progress.stage
+        if config is None and method.filler and thoughts is None:
+            raise UserError(
+                "the checkpoint does not say how many thoughts it is used with",
+                do="add --thoughts N, or --config with the configuration of its run",
+            )
+        return method.schedule(self.curriculum, END if config is None else config.resume)
 
 
 def assemble(config: Config, texts: Texts = tuple) -> Loaded:

@@ -21,8 +21,6 @@ from coconut_lm.methods import Rows
 from coconut_lm.runfolder import PREDICTIONS, RunFolder, lines
 from coconut_lm.tokens import encode
 
-END = 1e9  # an epoch after the end of any curriculum
-
 
 @dataclass(frozen=True)
 class Exam:
@@ -49,7 +47,8 @@ class Examiner:
         self.examples = read_examples(exam.data, split=exam.split, limit=exam.samples)
         self.prompts = self._prompts(self.examples)
         scoring = exam.scoring or self._of_run("scoring") or "tolerant"
-        task, stage = task_named(self._task(), scoring), self._stage()
+        task = task_named(self._task(), scoring)
+        stage = loaded.stage(exam.thoughts) if exam.stage is None else exam.stage
         limit = exam.max_new_tokens or self._of_run("max_new_tokens")
         self.setting = Setting(
             checkpoint=str(loaded.place or checkpoint),
@@ -124,21 +123,6 @@ class Examiner:
                 do=f"give the other file, or say that it is meant: --task {seen}",
             )
         return self.exam.task or (seen if trained == PLAIN else trained)
-
-    def _stage(self) -> int:
-        """What is asked, what the run's configuration asks, that of the checkpoint's last epoch."""
-        config, progress = self.loaded.config, self.loaded.progress
-        for said in (self.exam.stage, self._of_run("eval_stage"), progress.stage if progress else None):
-            if said is not None:
-                return int(said)
-        if config is not None:
-            return self.prompts.stage(config.resume)
-        if self.prompts.method.filler and self.exam.thoughts is None:
-            raise UserError(
-                "the checkpoint does not say how many thoughts it is used with",
-                do="add --thoughts N, or --config with the configuration of its run",
-            )
-        return self.prompts.stage(END)
 
     def _flops(self, each: Prediction) -> float:
         shape = Shape.of(self.answerer.model.config.get_text_config())

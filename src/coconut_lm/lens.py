@@ -20,7 +20,7 @@ from coconut_lm.data.example import Example
 from coconut_lm.data.survey import task_of
 from coconut_lm.errors import UserError
 from coconut_lm.evaluate import Prediction, budget, predict, task_named
-from coconut_lm.methods import ALL, METHODS, Row
+from coconut_lm.methods import Row
 from coconut_lm.model import CoconutForCausalLM
 from coconut_lm.runfolder import write_json
 from coconut_lm.tokens import encode
@@ -134,7 +134,7 @@ def ask(
     # How many steps it would take is not known: as many as the last stage has thoughts for.
     unknown = Example(question, ("",) * loaded.curriculum.max_latent_stage, "")
     prompts = loaded.rows(encode([unknown], loaded.tokenizer))
-    stage = used_stage(loaded, thoughts_given=counts is not None) if stage is None else stage
+    stage = loaded.stage(counts[0] if counts else None) if stage is None else stage
     rows = [prompts.prompt(0, stage, count) for count in counts or (None,)]
     replies = Answerer(loaded.model, loaded.tokens, max_new_tokens)(rows)
     outputs = loaded.tokenizer.batch_decode([[*r.ids] for r in replies], skip_special_tokens=True)
@@ -144,20 +144,6 @@ def ask(
             rows, outputs, replies, decode(loaded, rows, top), strict=True
         )
     ]
-
-
-def used_stage(loaded: Loaded, thoughts_given: bool = False) -> int:
-    """What the run's configuration asks, that of the checkpoint's last epoch."""
-    config, progress, method = loaded.config, loaded.progress, METHODS[loaded.method]
-    if config is not None and config.eval_stage is not None:
-        return config.eval_stage
-    if progress is not None:
-        return progress.stage
-    if config is None and method.filler and not thoughts_given:
-        raise UserError(
-            "the checkpoint does not say how many thoughts it is used with", do="add --thoughts N"
-        )
-    return method.schedule(loaded.curriculum, config.resume if config is not None else ALL)
 
 
 def _slots(loaded: Loaded, row: Row) -> int:

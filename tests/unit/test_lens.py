@@ -14,7 +14,7 @@ from coconut_lm import base as bases
 from coconut_lm.assembly import Loaded
 from coconut_lm.data import prosqa
 from coconut_lm.data.example import Example
-from coconut_lm.lens import ask, decode, used_stage, write_thoughts
+from coconut_lm.lens import ask, decode, write_thoughts
 from coconut_lm.methods import Row
 from coconut_lm.runfolder import Progress
 from coconut_lm.tokens import encode
@@ -166,7 +166,7 @@ def test_what_cannot_be_asked(method: str, question: str, counts: list[int] | No
 
 def test_a_method_without_thoughts_needs_no_number() -> None:
     of = loaded(method="cot")
-    assert used_stage(of) == 0
+    assert of.stage() == 0
     assert ask(of, "Is Tom?", max_new_tokens=2)[0].thoughts == []
 
 

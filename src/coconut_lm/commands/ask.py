@@ -1,6 +1,7 @@
 """`coconut-lm ask`."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -29,6 +30,9 @@ def ask(
     ] = None,
     top: Annotated[int, typer.Option(metavar="N", min=1, help="Tokens shown of each thought.")] = 5,
     max_new_tokens: Annotated[int, typer.Option(metavar="N", min=1, help="Longest answer, in tokens.")] = 128,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The run's YAML, for weights that come alone.")
+    ] = None,
     interactive: Annotated[
         bool, typer.Option("--interactive", "-i", help="Ask on and on; Ctrl-D ends it.")
     ] = False,
@@ -36,13 +40,14 @@ def ask(
 ) -> None:
     """Ask one question: the answer, and what the thoughts before it say."""
     from coconut_lm.assembly import open_checkpoint
+    from coconut_lm.config import load
     from coconut_lm.exam import best_device
     from coconut_lm.terminal import busy
 
     asked = _asked(question, interactive)
     counts = _counts(thoughts)
     with busy("loading"):
-        loaded = open_checkpoint(checkpoint)
+        loaded = open_checkpoint(checkpoint, load(config, check_files=False) if config else None)
         loaded.model.to(best_device())
     options = {"stage": stage, "top": top, "max_new_tokens": max_new_tokens}
     if interactive:
