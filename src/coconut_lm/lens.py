@@ -17,9 +17,8 @@ from coconut_lm.answer import Answerer
 from coconut_lm.assembly import Loaded, heart
 from coconut_lm.collate import collate_prompts
 from coconut_lm.data.example import Example
-from coconut_lm.data.survey import task_of
 from coconut_lm.errors import UserError
-from coconut_lm.evaluate import Prediction, budget, predict, task_named
+from coconut_lm.evaluate import Prediction, Setting, predict, task_named
 from coconut_lm.methods import Row
 from coconut_lm.model import CoconutForCausalLM
 from coconut_lm.runfolder import write_json
@@ -154,23 +153,25 @@ def _slots(loaded: Loaded, row: Row) -> int:
 def write_thoughts(
     loaded: Loaded,
     examples: Sequence[Example],
-    stage: int,
+    setting: Setting,
     path: str | os.PathLike[str],
     *,
-    thoughts: int | None = None,
-    task: str | None = None,
     top: int = 5,
-    max_new_tokens: int | None = None,
 ) -> None:
-    """Thoughts and answers of these examples, for the report to show."""
-    judged = task_named(task or task_of(examples))
+    """Thoughts and answers of these examples, asked as an evaluation asks them, for its report."""
     prompts = loaded.rows(encode(examples, loaded.tokenizer))
-    answerer = Answerer(loaded.model, loaded.tokens, max_new_tokens or budget(prompts, judged, stage))
-    asked: dict[str, Any] = {"tokenizer": loaded.tokenizer, "task": judged, "stage": stage}
-    found = predict(answerer, prompts, examples, thoughts=thoughts, **asked)
-    predictions: list[Prediction] = sorted(found, key=lambda each: each.index)
-    decoded = decode(loaded, [prompts.prompt(i, stage, thoughts) for i in range(len(examples))], top)
-    write_json(path, [_told(*each) for each in zip(predictions, decoded, strict=True)])
+    found = predict(
+        Answerer(loaded.model, loaded.tokens, setting.max_new_tokens),
+        prompts,
+        examples,
+        tokenizer=loaded.tokenizer,
+        task=task_named(setting.task, setting.scoring),
+        stage=setting.stage,
+        thoughts=setting.thoughts,
+    )
+    predictions = sorted(found, key=lambda each: each.index)
+    rows = [prompts.prompt(index, setting.stage, setting.thoughts) for index in range(len(examples))]
+    write_json(path, [_told(*each) for each in zip(predictions, decode(loaded, rows, top), strict=True)])
 
 
 def _told(prediction: Prediction, thoughts: list[Thought]) -> dict[str, Any]:

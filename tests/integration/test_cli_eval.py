@@ -251,3 +251,11 @@ def test_only_prosqa_can_be_swapped() -> None:
 def test_help_has_an_example() -> None:
     done = evaluate("--help")
     assert done.exit_code == 0 and "Example: coconut-lm eval" in done.stdout
+
+
+def test_thoughts_are_put_into_words_when_asked_for() -> None:
+    well(RUN, "prosqa.json", "--decode", 2, "--out", "eval")
+    found = json.loads(Path("eval/thoughts.json").read_text())
+    asked = [json.loads(line) for line in Path("eval/predictions.jsonl").read_text().splitlines()]
+    assert [each["output"] for each in found] == [each["output"] for each in asked[:2]]
+    assert [len(each["thoughts"]) for each in found] == [2, 2]

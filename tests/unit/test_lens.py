@@ -14,6 +14,7 @@ from coconut_lm import base as bases
 from coconut_lm.assembly import Loaded
 from coconut_lm.data import prosqa
 from coconut_lm.data.example import Example
+from coconut_lm.evaluate import Setting
 from coconut_lm.lens import ask, decode, write_thoughts
 from coconut_lm.methods import Row
 from coconut_lm.runfolder import Progress
@@ -170,9 +171,14 @@ def test_a_method_without_thoughts_needs_no_number() -> None:
     assert ask(of, "Is Tom?", max_new_tokens=2)[0].thoughts == []
 
 
+def setting(**changes: Any) -> Setting:
+    plain = Setting("c", "w", "d", "s", "plain", "coconut", 2, None, "tolerant", 6)
+    return replace(plain, **changes)
+
+
 def test_thoughts_are_written_for_the_report(tmp_path: Path) -> None:
     of = loaded()
-    write_thoughts(of, EXAMPLES[:3], 2, tmp_path / "thoughts.json", max_new_tokens=6)
+    write_thoughts(of, EXAMPLES[:3], setting(task="prosqa"), tmp_path / "thoughts.json")
     found = json.loads((tmp_path / "thoughts.json").read_text())
     assert [each["question"] for each in found] == [each.question for each in EXAMPLES[:3]]
     rows = of.rows(encode(EXAMPLES[:3], of.tokenizer))
@@ -184,8 +190,7 @@ def test_thoughts_are_written_for_the_report(tmp_path: Path) -> None:
 def test_right_answers_are_told(tmp_path: Path) -> None:
     of = loaded()
     output = ask(of, "Nine?", [1], stage=1, max_new_tokens=4)[0].output
-    write_thoughts(
-        of, [Example("Nine?", ("x",), output.strip())], 1, tmp_path / "t.json", thoughts=1, max_new_tokens=4
-    )
+    asked = [Example("Nine?", ("x",), output.strip())]
+    write_thoughts(of, asked, setting(stage=1, thoughts=1, max_new_tokens=4), tmp_path / "t.json")
     (found,) = json.loads((tmp_path / "t.json").read_text())
     assert found["correct"] and found["output"] == output and len(found["thoughts"]) == 1

@@ -32,6 +32,9 @@ Swap = Annotated[bool, typer.Option("--swap", help="Ask ProsQA's questions of th
 Batch1 = Annotated[
     int, typer.Option("--batch-1", metavar="K", min=0, help="Time the first K examples one by one.")
 ]
+Decode = Annotated[
+    int, typer.Option(metavar="K", min=0, help="Put the thoughts of the first K examples into words.")
+]
 RunYaml = Annotated[
     Path | None,
     typer.Option("--config", metavar="FILE", help="The run's YAML, for weights that come alone."),
@@ -54,6 +57,7 @@ def evaluate(
     max_new_tokens: NewTokens = None,
     swap: Swap = False,
     batch_1: Batch1 = 0,
+    decode: Decode = 0,
     config: RunYaml = None,
     out: Out = None,
     force: Force = False,
@@ -67,6 +71,8 @@ def evaluate(
     from coconut_lm.dataview import show
     from coconut_lm.evalview import tables, watched
     from coconut_lm.exam import Exam, Examiner
+    from coconut_lm.history import THOUGHTS
+    from coconut_lm.lens import write_thoughts
     from coconut_lm.terminal import busy, note, say
 
     exam = Exam(
@@ -87,6 +93,8 @@ def evaluate(
         examiner = Examiner(loaded, exam, checkpoint)
     folder = out or examiner.folder
     metrics = examiner(folder, watch=watched, force=force)
+    if decode:
+        write_thoughts(loaded, examiner.examples[:decode], examiner.setting, folder / THOUGHTS)
     if as_json:
         say(json.dumps(metrics, indent=2, ensure_ascii=False))
     else:
