@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from coconut_lm.commands import ask, compare, convert, data, eval, quickstart, report, run
+from coconut_lm.commands import ask, compare, convert, data, eval, plan, quickstart, report, run
 
 
 class Commands(TyperGroup):
@@ -44,6 +44,9 @@ app.command(
 )(convert.convert)
 app.command(epilog="Example: coconut-lm report runs/cot runs/coconut --out report.html")(report.report)
 app.command(epilog='Example: coconut-lm ask runs/prosqa "Every wumpus is a ..." --thoughts 0-6')(ask.ask)
+app.command(epilog="Example: coconut-lm plan configs/gsm8k/coconut.yaml --devices 4 --device a100-80")(
+    plan.plan
+)
 app.add_typer(data.app, name="data")
 
 
@@ -69,5 +72,6 @@ def main() -> None:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without a letter shall not end the command
     if not sys.stderr.isatty():
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # of loading and downloading: nobody watches
+        # Of loading and downloading: nobody watches.
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     app(prog_name="coconut-lm")
