@@ -162,6 +162,7 @@ def _use(count: int, filler: str | None, markers: bool, adapters: bool) -> list[
             'loaded = open_checkpoint(".")',
             "tokenizer, model = loaded.tokenizer, loaded.model",
         ]
+    thoughts = f" --thoughts {count}" if count else ""
     return [
         "## Use",
         "",
@@ -171,7 +172,7 @@ def _use(count: int, filler: str | None, markers: bool, adapters: bool) -> list[
         "print(tokenizer.decode(model.generate(**prompt, max_new_tokens=64, do_sample=False)[0]))",
         "```",
         "",
-        'Or ask it in a terminal: `coconut-lm ask . "Your question?"`',
+        f'Or ask it in a terminal: `coconut-lm ask . "Your question?"{thoughts}`',
     ]
 
 

@@ -1,6 +1,7 @@
 """A saved folder by itself: transformers' Auto classes and the lines of its card make it think."""
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,11 @@ import pytest
 import torch
 from tiny import base_model
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, pipeline
+from typer.testing import CliRunner
 
 from coconut_lm import CoconutForCausalLM, add_latent_tokens, card, word_tokenizer
 from coconut_lm.assembly import assemble
+from coconut_lm.cli import app
 from coconut_lm.config import Config, dump
 from coconut_lm.runfolder import Progress
 
@@ -70,6 +73,9 @@ def test_what_the_short_card_says_works(
     assert ("<|latent|>" in code()) == thinks
     exec(code(), {})
     assert "Your question?" in capsys.readouterr().out
+    (line,) = re.findall("`coconut-lm (ask .*)`", Path(card.NAME).read_text(encoding="utf-8"))
+    done = CliRunner().invoke(app, shlex.split(line))
+    assert done.exit_code == 0 and done.stdout.startswith(f"{int(thinks)} thought"), done.stderr
 
 
 @pytest.mark.parametrize("method", ["coconut", "cot", "pause", "pause_as_thought"])

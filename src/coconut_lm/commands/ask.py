@@ -20,7 +20,7 @@ def ask(
         str, typer.Argument(metavar="CHECKPOINT", help="A checkpoint, a run folder, or a model's id.")
     ],
     question: Annotated[
-        str | None, typer.Argument(metavar="[QUESTION]", help="What is asked; - reads it from stdin.")
+        str | None, typer.Argument(metavar="QUESTION", help="What is asked; - reads it from stdin.")
     ] = None,
     thoughts: Annotated[
         str | None, typer.Option(metavar="N", help="How many: 3, or 0-6 for each of these in turn.")
@@ -150,4 +150,5 @@ def _table(thoughts: "Sequence[Thought]") -> "Table":
 
 def _words(thought: "Thought") -> Iterator[str]:
     for text, probability in thought.tokens:
-        yield f"{text if text.isprintable() and text.strip() else repr(text)} {probability:.0%}"
+        shown = text if text.isprintable() and text.strip() else repr(text)
+        yield f"{shown}\u00a0{probability:.0%}"  # a token is not parted from its share
