@@ -123,8 +123,9 @@ def _pauses(config: Config | None) -> bool:
 
 def _tokenizer(config: Config, texts: Texts) -> tuple[Any, int]:
     """The tokenizer with the latent tokens, and how many tokens it has without."""
-    pause, given = _pauses(config), config.load_model_path
-    if config.tokenizer in (None, "word") and given and (Path(given) / "tokenizer.json").is_file():
+    pause = _pauses(config)
+    given = checkpoint_of(config.load_model_path) if config.load_model_path else None
+    if config.tokenizer in (None, "word") and given and (given / "tokenizer.json").is_file():
         tokenizer = tokens.load_tokenizer(given, pause)
     elif config.tokenizer == "word":
         tokenizer = tokens.word_tokenizer(texts())

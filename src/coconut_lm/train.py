@@ -298,6 +298,8 @@ class Trainer:
         _same(place, found, self.progress)
         resume.load_state(place, self.model, self.optimizer, self.accelerator)
         self.progress = found
+        if self.accelerator.is_main_process:
+            resume.tidy(self.folder, place, self.config.keep_last)
         if not self.finished:
             self.tracker.rewind(found.step, found.epoch)
         self.record = next(reversed(self.folder.logged("epoch")), None)

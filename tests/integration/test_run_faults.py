@@ -324,9 +324,3 @@ def test_a_row_longer_than_the_positions() -> None:
     assert "1 of 12 examples" in wrongly("a.yaml", "overlong=error", "name=b")
     write_examples("train.json", [long, long], force=True)
     assert "2 of 2 examples" in wrongly("a.yaml", "name=c")
-
-
-def test_a_vocabulary_without_the_token_new_ones_start_from() -> None:
-    """`<<` is written with <unk> in a vocabulary of words: the new rows start from that."""
-    done = well("a.yaml", "new_token_init=<<", "num_epochs=1")
-    assert done.code == 0
