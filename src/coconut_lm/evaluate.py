@@ -259,7 +259,7 @@ def evaluate(
     The first `batch_1` examples are asked once more, one at a time, for the clock. `swapped` are the verdicts
     on the examples' twins, where these were asked. `watch` sees predictions come.
     """
-    journal = Journal(out, vars(setting) | {"n": len(examples)}, PREDICTIONS, force=force)
+    journal = _journal(out, setting, len(examples), force)
     task = task_named(setting.task, setting.scoring)
     asked = dict(tokenizer=tokenizer, task=task, stage=setting.stage, thoughts=setting.thoughts)
     kept = {row["index"]: Prediction.from_json(row) for row in journal.rows()}
@@ -281,6 +281,22 @@ def evaluate(
     with atomic_write(journal.folder / TEXTS) as file:
         file.writelines(_readable(predictions, metrics))
     return metrics
+
+
+def keep(
+    out: str | os.PathLike[str],
+    setting: Setting,
+    n: int,
+    predictions: Iterable[Prediction],
+    force: bool = False,
+) -> None:
+    """Predictions that were made elsewhere, such as by several ranks: `evaluate` finds them in `out`."""
+    for _ in _journal(out, setting, n, False).keep(predictions, Prediction.to_json):
+        pass
+
+
+def _journal(out: str | os.PathLike[str], setting: Setting, n: int, force: bool) -> Journal:
+    return Journal(out, vars(setting) | {"n": n}, PREDICTIONS, force=force)
 
 
 def _readable(predictions: Sequence[Prediction], metrics: Mapping[str, Any]) -> Iterator[str]:

@@ -6,22 +6,26 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from transformers.utils.logging import disable_progress_bar
 
 from coconut_lm import base as bases
-from coconut_lm import environment, exam, lengths, parallel, preflight
+from coconut_lm import environment, exam, lengths, parallel, plan, preflight
 from coconut_lm.assembly import Loaded, assemble, heart, open_checkpoint
 from coconut_lm.config import Config, dump, load
 from coconut_lm.data.example import Example, read_examples
 from coconut_lm.data.survey import task_of
 from coconut_lm.errors import UserError
-from coconut_lm.evaluate import task_named
+from coconut_lm.evaluate import Watch as Examined
+from coconut_lm.evaluate import keep, task_named
+from coconut_lm.faults import in_words
 from coconut_lm.files import refuse_overwrite
-from coconut_lm.runfolder import RunFolder, write_json
+from coconut_lm.runfolder import PREDICTIONS, RunFolder, write_json
 from coconut_lm.tokens import EncodedSet, encode
 from coconut_lm.track import Tracker
 from coconut_lm.train import Data, Trainer, Watch
+from coconut_lm.validation import Validator
 
 FREE = frozenset(  # what may change when a run goes on
     ("num_epochs", "max_steps", "save_steps", "keep_last", "report_to", "num_workers", "eval_batch_size")
@@ -63,7 +67,7 @@ def run(config: Config, watch: Watch | None = None) -> bool:
     if accelerator.is_main_process:
         dump(config, folder.config)
         write_json(folder.environment, environment.describe())
-    with Tracker(folder, config, active=accelerator.is_main_process) as tracker:
+    with Tracker(folder, config, active=accelerator.is_main_process) as tracker, in_words(config):
         preflight.short_check(loaded, data.train)
         trainer = Trainer(
             config,
@@ -72,15 +76,17 @@ def run(config: Config, watch: Watch | None = None) -> bool:
             folder,
             accelerator,
             tracker,
-            sharded=parallel.shards(config, accelerator, False),
+            sharded=parallel.shards(config, accelerator, _too_large(config, loaded, accelerator)),
             watch=watch,
         )
         return trainer.fit()
 
 
-def evaluate_once(config: Config, watch: exam.Watch | None = None) -> tuple[dict[str, Any], Path]:
-    """The metrics of one evaluation on val_path, and the folder of the run's where it is kept."""
+def evaluate_once(config: Config, watch: Examined | None = None) -> tuple[dict[str, Any], Path] | None:
+    """The metrics of one evaluation on val_path, and the folder of the run's where it is kept; None on ranks
+    after the first."""
     assert config.val_path, "a configuration that evaluates has it"
+    accelerator = parallel.accelerator(config)
     place = config.load_model_path
     loaded = open_checkpoint(place, config) if place else assemble(config)
     stage = loaded.rows(encode([], loaded.tokenizer)).stage(config.resume)
@@ -92,7 +98,41 @@ def evaluate_once(config: Config, watch: exam.Watch | None = None) -> tuple[dict
     )
     examiner = exam.Examiner(loaded, asked, place or str(config.model_id))
     out = RunFolder(config.run_dir).evaluation(examiner.folder.name)
-    return examiner(out, **({"watch": watch} if watch else {})), out
+    if accelerator.num_processes > 1 and not (out / PREDICTIONS).exists():
+        _answer_together(config, loaded, examiner, out, accelerator)
+    if not accelerator.is_main_process:
+        return None
+    return (examiner(out, watch=watch) if watch else examiner(out)), out
+
+
+def _answer_together(
+    config: Config, loaded: Loaded, examiner: exam.Examiner, out: Path, accelerator: Accelerator
+) -> None:
+    """Every rank answers its share, and the first keeps them all: nothing is then left to ask."""
+    sharded = parallel.shards(config, accelerator, _too_large(config, loaded, accelerator))
+    model = heart(loaded.model)
+    validator = Validator(
+        config=config.model_copy(update={"max_new_tokens": examiner.setting.max_new_tokens}),
+        loaded=loaded,
+        model=parallel.distribute(model, accelerator, True) if sharded else model.to(accelerator.device),
+        rows=examiner.prompts,
+        examples=examiner.examples,
+        task=task_named(examiner.setting.task, examiner.setting.scoring),
+        accelerator=accelerator,
+        sharded=sharded,
+        answered=lambda prediction, total: None,
+    )
+    found = validator.answers(examiner.setting.stage)
+    if accelerator.is_main_process:
+        keep(out, examiner.setting, len(found), found)
+
+
+def _too_large(config: Config, loaded: Loaded, accelerator: Accelerator) -> bool:
+    """Whether a copy of the model, as it is trained, is more than one device holds."""
+    if config.fsdp != "auto" or accelerator.device.type != "cuda":
+        return False
+    memory = torch.cuda.get_device_properties(accelerator.device).total_memory
+    return plan.fsdp_needed(config, heart(loaded.model), memory)
 
 
 def _examples(config: Config) -> tuple[list[Example], list[Example]]:

@@ -24,7 +24,7 @@ from coconut_lm.config import Config, dump
 from coconut_lm.data.example import Example, Task
 from coconut_lm.errors import UserError
 from coconut_lm.evaluate import Prediction
-from coconut_lm.faults import diverged, in_words
+from coconut_lm.faults import diverged
 from coconut_lm.feed import Place, Share, steps, tensors
 from coconut_lm.methods import Rows
 from coconut_lm.runfolder import RUN, Progress, RunFolder
@@ -47,6 +47,8 @@ class Watch:
     """Someone who looks on. This one does not."""
 
     def note(self, text: str) -> None: ...
+
+    def begins(self, text: str) -> None: ...
 
     def epoch(self, epoch: int, stage: int, steps: int, done: int) -> None: ...
 
@@ -107,15 +109,29 @@ class Trainer:
     def fit(self) -> bool:
         """Trains to the end of the plan; False if it was asked to stop before."""
         self._go_on()
+        self.watch.begins(self._account())
         if not self.finished:
             self.tracker.start()
-        with self.stop, in_words(self.config):
+        with self.stop:
             while not self.finished:
                 self._train_epoch(self.progress.epoch)
                 if self.stopping or not self._close_epoch(self.progress.epoch):
                     self._save(self.folder.step(self.progress.step))
                     return False
         return True
+
+    def _account(self) -> str:
+        """What is trained on what, and from where on."""
+        sizes = [(weight.numel(), weight.requires_grad) for weight in self.model.parameters()]
+        everything, learned = sum(n for n, _ in sizes), sum(n for n, trained in sizes if trained)
+        some = "" if learned == everything else f", {learned:,} of them learned"
+        ranks = f" x {self.place.world}" if self.place.world > 1 else ""
+        begun = f"; goes on from step {self.progress.step}" if self.progress.step else ""
+        return (
+            f"{self.config.method}: {everything:,} weights{some} on {self.accelerator.device.type}{ranks}, "
+            f"{len(self.data.train):,} examples, {self.order.batch_size} a step, "
+            f"{self.order.steps:,} steps an epoch{begun}"
+        )
 
     @property
     def finished(self) -> bool:
@@ -311,7 +327,7 @@ def _refuse_stateless(folder: RunFolder) -> None:
         raise UserError(
             f"{folder.path} holds checkpoints, but none that says how to go on",
             given=f"no state/ in {saved[-1]}",
-            do=f"start another run from it: name=... load_model_path={saved[-1]} resume=EPOCHS",
+            do=f"start another run from it: {resume.from_weights(saved[-1])}",
         )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -43,6 +44,9 @@ class Live(Watch):
     def note(self, text: str) -> None:
         self._say(text, style="yellow")
 
+    def begins(self, text: str) -> None:
+        self._say(text, style="bold")
+
     def epoch(self, epoch: int, stage: int, steps: int, done: int) -> None:
         self._show(f"epoch {epoch + 1}/{self.epochs}, stage {stage}", steps, done)
 
@@ -79,7 +83,7 @@ class Live(Watch):
 
 def table(records: Sequence[dict[str, Any]]) -> Table:
     """Of all epochs, those before an interruption too."""
-    table = Table(title="epochs", title_justify="left")
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for name in ("epoch", "stage", "train loss", "val loss", "accuracy", "95 % interval", "n", "tokens"):
         table.add_column(name, justify="right")
     for each in records:

@@ -26,9 +26,10 @@ def run(
 
     settings = launch.configuration(config, overrides or [])
     if settings.only_eval:
-        metrics, folder = launch.evaluate_once(settings, watched)
-        show(*tables(metrics))
-        note(f"files in {folder}")
+        if found := launch.evaluate_once(settings, watched):
+            metrics, folder = found
+            show(*tables(metrics))
+            note(f"files in {folder}")
         return
     if not launch.is_first():
         launch.run(settings)
