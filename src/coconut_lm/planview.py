@@ -61,7 +61,7 @@ def _stage_json(cost: Cost) -> dict[str, Any]:
 
 
 def _stages(plan: Plan) -> Table:
-    table = _table("stage", "epochs", "thoughts", "passes", "columns", "steps", "FLOPs", "time", "GiB")
+    table = _table("stage", "epochs", "thoughts", "passes", "columns", "steps", "FLOPs a row", "time", "GiB")
     for cost in plan.costs:
         stage = cost.stage
         table.add_row(
@@ -71,11 +71,11 @@ def _stages(plan: Plan) -> Table:
             str(cost.passes),
             str(stage.load.columns),
             f"{cost.steps:,}" if cost.steps else "?",
-            f"{cost.flops * plan.examples:.2g}" if plan.examples else f"{cost.flops:.2g} a row",
+            f"{cost.flops:.2g}",
             _time(cost.seconds),
             f"{cost.memory[plan.sharing].total / GIB:.1f}",
         )
-    table.caption = "steps, FLOPs and time are those of one epoch"
+    table.caption = "steps and time are those of one epoch"
     return table
 
 
