@@ -34,7 +34,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from torch.optim import Optimizer
 
 from coconut_lm.errors import UserError
-from coconut_lm.runfolder import STATE, RunFolder
+from coconut_lm.runfolder import STATE, Progress, RunFolder
 
 PARTIAL, OLD = ".partial", ".old.partial"
 
@@ -143,12 +143,18 @@ def load_state(folder: Path, model: nn.Module, optimizer: Optimizer, accelerator
         raise UserError(
             f"{folder / STATE} cannot be gone on from",
             given=([type(error).__name__, *str(error).split("\n")])[-1],
-            do="start another run from whole weights: name=... load_model_path=CHECKPOINT resume=EPOCHS",
+            do=f"start another run from weights that are whole: {from_weights(folder)}",
         ) from error
     set_model_state_dict(model, state["model"], options=TRAINED)
     set_optimizer_state_dict(model, optimizer, state["optimizer"], options=TRAINED)
     if random is not None:
         _draw_on(random)
+
+
+def from_weights(checkpoint: Path) -> str:
+    """What makes a run of its own of a checkpoint's weights."""
+    epochs = Progress.read(checkpoint).epoch
+    return f"name=... load_model_path={checkpoint} resume={epochs}"
 
 
 def _leave_out_unused(state: dict[str, Any], folder: Path) -> None:
@@ -164,6 +170,34 @@ def _alone() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
         yield
+
+
+def refuse_stateless(folder: RunFolder) -> None:
+    """To begin again would overwrite them."""
+    if saved := folder.checkpoints():
+        raise UserError(
+            f"{folder.path} holds checkpoints, but none that says how to go on",
+            given=f"no state/ in {saved[-1]}",
+            do=f"start another run from it: {from_weights(saved[-1])}",
+        )
+
+
+def refuse_other(place: Path, found: Progress, expected: Progress) -> None:
+    """A run goes on with the batches it began with."""
+    if found.data != expected.data:
+        raise UserError(
+            f"the training data has changed since {place} was saved",
+            given=expected.data,
+            expected=found.data,
+            do="put it back, or start a new run: name=...",
+        )
+    if found.global_batch != expected.global_batch:
+        raise UserError(
+            f"{place} was trained with another global batch",
+            given=f"{expected.global_batch} rows: batch_size_training x gradient_accumulation_steps x ranks",
+            expected=found.global_batch,
+            do="keep the product of the three",
+        )
 
 
 def _state(model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:

@@ -22,7 +22,6 @@ from coconut_lm.assembly import Loaded, heart
 from coconut_lm.collate import Batch, Order
 from coconut_lm.config import Config, dump
 from coconut_lm.data.example import Example, Task
-from coconut_lm.errors import UserError
 from coconut_lm.evaluate import Prediction
 from coconut_lm.faults import diverged
 from coconut_lm.feed import Place, Share, steps, tensors
@@ -308,10 +307,10 @@ class Trainer:
         self.accelerator.wait_for_everyone()
         place = self.folder.newest()
         if place is None:
-            _refuse_stateless(self.folder)
+            resume.refuse_stateless(self.folder)
             return self.tracker.rewind(0, 0)
         found = Progress.read(place)
-        _same(place, found, self.progress)
+        resume.refuse_other(place, found, self.progress)
         resume.load_state(place, self.model, self.optimizer, self.accelerator)
         self.progress = found
         if self.accelerator.is_main_process:
@@ -319,31 +318,3 @@ class Trainer:
         if not self.finished:
             self.tracker.rewind(found.step, found.epoch)
         self.record = next(reversed(self.folder.logged("epoch")), None)
-
-
-def _refuse_stateless(folder: RunFolder) -> None:
-    """To begin again would overwrite them."""
-    if saved := folder.checkpoints():
-        raise UserError(
-            f"{folder.path} holds checkpoints, but none that says how to go on",
-            given=f"no state/ in {saved[-1]}",
-            do=f"start another run from it: {resume.from_weights(saved[-1])}",
-        )
-
-
-def _same(place: Path, found: Progress, expected: Progress) -> None:
-    """A run goes on with the batches it began with."""
-    if found.data != expected.data:
-        raise UserError(
-            f"the training data has changed since {place} was saved",
-            given=expected.data,
-            expected=found.data,
-            do="put it back, or start a new run: name=...",
-        )
-    if found.global_batch != expected.global_batch:
-        raise UserError(
-            f"{place} was trained with another global batch",
-            given=f"{expected.global_batch} rows: batch_size_training x gradient_accumulation_steps x ranks",
-            expected=found.global_batch,
-            do="keep the product of the three",
-        )
