@@ -59,10 +59,8 @@ def run(config: Config, watch: Watch | None = None) -> bool:
     accelerator = parallel.accelerator(config)
     folder = RunFolder(config.run_dir)
     _refuse_other(folder, config)
-    train, valid = _examples(config)
-    loaded = assemble(config, lambda: _texts(train))
     watch = watch or Watch()
-    data = _data(config, loaded, train, valid, accelerator, watch)
+    loaded, data = prepare(config, *examples(config), accelerator, watch)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         dump(config, folder.config)
@@ -135,7 +133,7 @@ def _too_large(config: Config, loaded: Loaded, accelerator: Accelerator) -> bool
     return plan.fsdp_needed(config, heart(loaded.model), memory)
 
 
-def _examples(config: Config) -> tuple[list[Example], list[Example]]:
+def examples(config: Config) -> tuple[list[Example], list[Example]]:
     """What is learned from and what is asked; few of both where it is only to see that things run."""
     assert config.train_path and config.val_path, "a configuration that trains has both"
     train, valid = config.train_samples, config.eval_samples
@@ -150,25 +148,23 @@ def _texts(examples: Sequence[Example]) -> Iterator[str]:
     return (" ".join([each.question, *each.steps, each.answer]) for each in examples)
 
 
-def _data(
-    config: Config,
-    loaded: Loaded,
-    train: list[Example],
-    valid: list[Example],
-    accelerator: Accelerator,
-    watch: Watch,
-) -> Data:
+def prepare(
+    config: Config, train: list[Example], valid: list[Example], accelerator: Accelerator, watch: Watch
+) -> tuple[Loaded, Data]:
+    """What is trained, and on what."""
+    loaded = assemble(config, lambda: _texts(train))
     with accelerator.main_process_first():
         encoded = encode(train, loaded.tokenizer, cache_dir=Path(config.save_path) / ".cache")
     learned = _fitted(config, loaded, encoded, watch, "training")
     asked = _fitted(config, loaded, encode(valid, loaded.tokenizer), watch, "validation")
-    return Data(
+    data = Data(
         train=loaded.rows(learned.examples, config.seed),
         valid=loaded.rows(asked.examples, config.seed),
         examples=[valid[int(index)] for index in asked.kept],
         task=task_named(config.task or task_of(valid), config.scoring),
         fingerprint=fingerprint(learned.examples),
     )
+    return loaded, data
 
 
 def _fitted(config: Config, loaded: Loaded, encoded: EncodedSet, watch: Watch, which: str) -> lengths.Fitted:
