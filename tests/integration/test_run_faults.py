@@ -191,8 +191,13 @@ def test_checkpoints_without_a_state_are_not_overwritten() -> None:
     shutil.rmtree(folder().step(8))
     before = left()
     said = wrongly()
-    assert "none that says how to go on" in said and "load_model_path=runs/a/checkpoints/checkpoint_2" in said
+    assert "none that says how to go on" in said
     assert left() == before
+    advice = ["load_model_path=runs/a/checkpoints/checkpoint_2", "resume=2"]
+    assert f"name=... {' '.join(advice)}" in said
+    well("a.yaml", "name=b", *advice)
+    assert [line["stage"] for line in folder("b").logged("epoch")] == [2]
+    assert folder("b").newest() == folder("b").checkpoint(3)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])

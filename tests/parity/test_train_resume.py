@@ -38,7 +38,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "drawn stages": {"uniform_prob": 0.5, "save_steps": 2, "lr_scheduler": "cosine", "warmup_steps": 4},
     "optimizer by stage": {"reset_optimizer": "stage", "epochs_per_stage": 2, "save_steps": 1},
     "one optimizer": {"reset_optimizer": "never", "num_workers": 2, "save_steps": 2},
-    "weights unused at first": {"latent_variant": "learnable_weights", "save_steps": 1},
+    "weights unused at first": {"latent_variant": "learnable_weights", "save_steps": 1}
+    | {"reset_optimizer": "never"},
     "adapters": {
         "lora": {"r": 2},
         "save_steps": 2,
@@ -123,6 +124,18 @@ def test_killed_at_a_file_operation() -> None:
     killed_at(random.Random(4).sample(range(1, 330), 12), save_steps=2)
 
 
+def test_asked_to_stop_at_a_file_operation() -> None:
+    """While it reads, validates, saves: it ends in order, or at once where it had not begun to train."""
+    changes = {"save_steps": 2}
+    whole = uninterrupted(**changes)
+    for moment in random.Random(7).sample(range(1, 330), 6):
+        prepare = partial(at_file_operation, moment, terminated)
+        assert interrupted(prepare=prepare, **changes) in (0, 3, -signal.SIGTERM)
+        assert interrupted(**changes) == 0
+        same(left(), whole)
+        shutil.rmtree(folder().path)
+
+
 @pytest.mark.slow
 def test_killed_at_every_third_file_operation() -> None:
     killed_at(range(1, 330, 3), save_steps=2)
@@ -163,18 +176,32 @@ def write_config(**changes: Any) -> str:
     return "a.yaml"
 
 
-def signalled(*numbers: int, step: int) -> None:
-    """At a step the process, and whatever it started, is sent these signals."""
+def at_step(step: int, act: Callable[[], object]) -> None:
+    """The command's own process acts then, in a group of processes of its own."""
     os.setpgrp()
     seen = Live.step
 
-    def at(watch: Live, record: dict[str, Any]) -> None:
+    def see(watch: Live, record: dict[str, Any]) -> None:
         seen(watch, record)
         if len(lines_of("step")) == step:
-            for number in numbers:
-                os.killpg(0, number)
+            act()
 
-    Live.step = at  # type: ignore[method-assign]
+    Live.step = see  # type: ignore[method-assign]
+
+
+def signal_all(number: int) -> None:
+    """As a terminal or Slurm does: from outside, to the process and to whatever it started."""
+
+    def send() -> None:
+        signal.signal(number, signal.SIG_IGN)
+        os.killpg(0, number)
+
+    assert forked(send) == 0
+
+
+def interrupt_twice() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGINT)
 
 
 def lines_of(kind: str) -> list[dict[str, Any]]:
@@ -187,7 +214,7 @@ def test_a_signal_saves_and_says_how_to_go_on(number: int, workers: int) -> None
     changes = {"num_workers": workers}
     whole = uninterrupted(**changes)
     config = write_config(**changes)
-    done = command("run", config, prepare=partial(signalled, number, step=4))
+    done = command("run", config, prepare=partial(at_step, 4, partial(signal_all, number)))
     assert done.code == 0 and "Traceback" not in done.err
     assert f"stopped; to go on: coconut-lm run {folder().path}" in done.err.replace("\n", " ")
     assert folder().newest() == folder().step(5) and len(lines_of("step")) == 5
@@ -199,7 +226,7 @@ def test_a_signal_saves_and_says_how_to_go_on(number: int, workers: int) -> None
 def test_a_second_interrupt_does_not_ask() -> None:
     whole = uninterrupted()
     config = write_config()
-    done = command("run", config, prepare=partial(signalled, signal.SIGINT, signal.SIGINT, step=4))
+    done = command("run", config, prepare=partial(at_step, 4, interrupt_twice))
     assert done.code == 130 and "stopped" in done.err and "Traceback" not in done.err
     assert folder().newest() == folder().checkpoint(1)
     assert command("run", config).code == 0
