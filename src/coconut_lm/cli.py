@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from coconut_lm.commands import ask, compare, convert, data, eval, plan, quickstart, report, run
+from coconut_lm.commands import ask, check, compare, convert, data, eval, plan, quickstart, report, run
 
 
 class Commands(TyperGroup):
@@ -34,6 +34,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(epilog="Example: coconut-lm run configs/debug.yaml lr=1e-4")(run.run)
+app.command(epilog="Example: coconut-lm check configs/debug.yaml")(check.check)
 app.command(epilog="Example: coconut-lm quickstart --out demo --seed 1")(quickstart.quickstart)
 app.command(epilog="Example: coconut-lm compare runs/cot runs/coconut data/valid.json --out compared")(
     compare.compare

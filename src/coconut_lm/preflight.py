@@ -28,12 +28,25 @@ NAMED = 4  # groups of weights named in one message
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the checklist; `values` are the same for machines."""
+    """One line of the checklist; `values` are the same for machines, `shown` is what one may look at."""
 
     name: str
     ok: bool
     detail: str
     values: dict[str, Any] = field(default_factory=dict)
+    shown: tuple[Any, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return {"name": self.name, "ok": self.ok, "detail": self.detail, **_plain(self.values)}
+
+
+def _plain(value: Any) -> Any:
+    """What is no finite number is null: JSON has no word for it."""
+    if isinstance(value, dict):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def short_check(loaded: Loaded, rows: Rows) -> None:
