@@ -3,6 +3,7 @@
 `generate` is any callable from prompts to replies: nothing here knows what computes.
 """
 
+import json
 import os
 import re
 import time
@@ -17,7 +18,7 @@ from coconut_lm.data.answers import WordedTask
 from coconut_lm.data.example import Example, Task
 from coconut_lm.data.survey import PLAIN, ROOMS
 from coconut_lm.errors import UserError
-from coconut_lm.files import atomic_write
+from coconut_lm.files import atomic_write, read_text
 from coconut_lm.journal import Journal
 from coconut_lm.methods import Row, Rows
 from coconut_lm.runfolder import EVALUATION, PREDICTIONS, TEXTS, write_json
@@ -59,6 +60,7 @@ class Prediction:
     thought_norms: tuple[float, ...]
     seconds: float  # its share of its batch's time
     read: int = 0  # tokens of the prompt, thoughts included
+    batch_size: int | None = None  # questions that were asked at a time
 
     @property
     def passes(self) -> int:
@@ -118,7 +120,7 @@ def predict(
         replies = generate(batch)
         share = (time.perf_counter() - begun) / len(batch)
         for row, reply in zip(batch, replies, strict=True):
-            yield judge(row, reply, share)
+            yield replace(judge(row, reply, share), batch_size=batch_size)
 
 
 @dataclass(frozen=True)
@@ -197,10 +199,9 @@ def summarise(
     asked = [examples[each.index] for each in predictions]
     verdicts = [each.correct for each in predictions]
     chains = [each.cot_match for each in predictions if each.cot_match is not None]
-    thoughts = {each.thoughts for each in predictions}
     return {
         "n": len(predictions),
-        "thoughts": thoughts.pop() if len(thoughts) == 1 else None,
+        "thoughts": _sole(each.thoughts for each in predictions),
         "accuracy": rate(verdicts),
         "cot_match": rate(chains) if chains else None,
         "ended": rate(each.ended for each in predictions),
@@ -212,11 +213,21 @@ def summarise(
         },
         "passes": {"mean": fmean(each.passes for each in predictions)},
         "flops": {"mean": fmean(map(flops, predictions))} if flops else None,
-        "seconds": {"per_example": fmean(each.seconds for each in predictions)},
+        "seconds": {
+            "per_example": fmean(each.seconds for each in predictions),
+            "batch_size": _sole(each.batch_size for each in predictions),
+            "per_example_batch_1": None,
+        },
         "groups": groups(verdicts, asked, task),
         "floors": shortcut_floors(asked, task),
         "swaps": swaps(pairs(verdicts, asked)),
     }
+
+
+def _sole(values: Iterable[int | None]) -> int | None:
+    """The value that all have."""
+    found = set(values)
+    return found.pop() if len(found) == 1 else None
 
 
 @dataclass(frozen=True)
@@ -233,6 +244,12 @@ class Setting:
     thoughts: int | None  # as asked; None: what the stage implies
     scoring: str
     max_new_tokens: int
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What tells it from another. A path has many names: content counts, where it is known."""
+        named = {"checkpoint": self.weights, "data": self.data_sha256}
+        return {key: value for key, value in vars(self).items() if not named.get(key)}
 
 
 Watch = Callable[[Iterator[Prediction], int], Iterable[Prediction]]
@@ -260,6 +277,7 @@ def evaluate(
     on the examples' twins, where these were asked. `watch` sees predictions come.
     """
     journal = _journal(out, setting, len(examples), force)
+    earlier = _earlier(journal)
     task = task_named(setting.task, setting.scoring)
     asked = dict(tokenizer=tokenizer, task=task, stage=setting.stage, thoughts=setting.thoughts)
     kept = {row["index"]: Prediction.from_json(row) for row in journal.rows()}
@@ -271,11 +289,12 @@ def evaluate(
     metrics = vars(setting) | summarise(predictions, examples, setting.task, flops=flops)
     if swapped is not None:
         metrics["swaps"] = swaps([(p.correct, twin) for p, twin in zip(predictions, swapped, strict=True)])
-    metrics["seconds"] |= {
-        "batch_size": batch_size,
-        "per_example_batch_1": fmean(each.seconds for each in alone) if alone else None,
-    }
     metrics["peak_memory"], metrics["memory_of"] = memory() if memory else (None, None)
+    if not left:  # what was asked before is not measured again
+        metrics |= {key: earlier[key] for key in ("peak_memory", "memory_of") if key in earlier}
+        metrics["seconds"]["per_example_batch_1"] = earlier.get("seconds", {}).get("per_example_batch_1")
+    if alone:
+        metrics["seconds"]["per_example_batch_1"] = fmean(each.seconds for each in alone)
     journal.finish([each.to_json() for each in predictions])
     write_json(journal.folder / EVALUATION, metrics)
     with atomic_write(journal.folder / TEXTS) as file:
@@ -296,7 +315,17 @@ def keep(
 
 
 def _journal(out: str | os.PathLike[str], setting: Setting, n: int, force: bool) -> Journal:
-    return Journal(out, vars(setting) | {"n": n}, PREDICTIONS, force=force)
+    return Journal(out, setting.identity | {"n": n}, PREDICTIONS, force=force)
+
+
+def _earlier(journal: Journal) -> dict[str, Any]:
+    """The figures of what is finished; those of what is not would be another evaluation's, and go."""
+    path = journal.folder / EVALUATION
+    if journal.final.exists() and path.exists():
+        found: dict[str, Any] = json.loads(read_text(path))
+        return found
+    path.unlink(missing_ok=True)
+    return {}
 
 
 def _readable(predictions: Sequence[Prediction], metrics: Mapping[str, Any]) -> Iterator[str]:

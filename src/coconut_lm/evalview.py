@@ -71,7 +71,10 @@ def _costs(metrics: Metrics) -> Table:
     table.add_row("forward passes", f"{metrics['passes']['mean']:.1f}")
     if metrics["flops"]:
         table.add_row("FLOPs", f"{metrics['flops']['mean']:.3g}")
-    table.add_row(f"seconds, {seconds['batch_size']} at a time", f"{seconds['per_example']:.4f}")
+    together = (
+        f"{seconds['batch_size']} at a time" if seconds["batch_size"] else "in batches of several sizes"
+    )
+    table.add_row(f"seconds, {together}", f"{seconds['per_example']:.4f}")
     if (alone := seconds["per_example_batch_1"]) is not None:
         table.add_row("seconds, one at a time", f"{alone:.4f}")
     if metrics["peak_memory"]:

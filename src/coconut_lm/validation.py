@@ -130,7 +130,6 @@ class Validator:
         }
         said |= {"task": self.task.name, "method": config.method, "stage": stage, "scoring": config.scoring}
         write_lines(out / PREDICTIONS, [each.to_json() for each in predictions])
-        found["seconds"] |= {"batch_size": config.eval_batch_size, "per_example_batch_1": None}
         write_json(out / EVALUATION, said | found)
 
     def monitored(self, stage: int) -> dict[str, Any]:

@@ -225,7 +225,9 @@ def run(writer: Writer, out: Path, setting: Setting = SETTING, **how: Any) -> di
 
 def stored(out: Path) -> list[dict[str, Any]]:
     lines = [json.loads(line) for line in (out / "predictions.jsonl").read_text("utf-8").splitlines()]
-    return [{key: value for key, value in row.items() if key != "seconds"} for row in lines]
+    return [
+        {key: value for key, value in row.items() if key not in ("seconds", "batch_size")} for row in lines
+    ]
 
 
 def test_the_files(tmp_path: Path) -> None:
@@ -269,6 +271,24 @@ def test_an_interrupted_evaluation_goes_on(tmp_path: Path) -> None:
     assert run(writer, part)["accuracy"] == expected["accuracy"] and writer.asked == []
 
 
+def test_what_is_there_keeps_the_clock_and_the_memory_it_was_measured_with(tmp_path: Path) -> None:
+    first = run(Writer(answers), tmp_path, batch_size=3, batch_1=2, memory=lambda: (5, "all"))
+    again = run(Writer(answers), tmp_path, batch_size=1, memory=lambda: (1, "none"))
+    assert again == first and again["seconds"]["batch_size"] == 3
+    part = tmp_path / "part"
+    with pytest.raises(KeyboardInterrupt):
+        run(Writer(answers, stop_after=1), part, batch_size=2)
+    mixed = run(Writer(answers), part, batch_size=1, memory=lambda: (7, "rest"))
+    assert mixed["seconds"]["batch_size"] is None and mixed["peak_memory"] == 7
+
+
+def test_figures_do_not_outlive_what_they_are_of(tmp_path: Path) -> None:
+    run(Writer(answers), tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        run(Writer(answers, stop_after=2), tmp_path, replace(SETTING, stage=2), batch_size=1, force=True)
+    assert not (tmp_path / "metrics.json").exists()
+
+
 def test_another_setting_is_refused_unless_forced(tmp_path: Path) -> None:
     run(Writer(answers), tmp_path)
     other = replace(SETTING, stage=2)
@@ -276,6 +296,16 @@ def test_another_setting_is_refused_unless_forced(tmp_path: Path) -> None:
         run(Writer(answers), tmp_path, other)
     assert run(Writer(lambda index: "### 1"), tmp_path, other, force=True)["accuracy"]["right"] == 0
     assert [row["output"] for row in stored(tmp_path)] == ["### 1"] * 4
+
+
+def test_a_file_by_another_name_is_the_same(tmp_path: Path) -> None:
+    known = replace(SETTING, weights="w", data_sha256="d", checkpoint="runs/a", data="valid.json")
+    run(Writer(answers), tmp_path, known)
+    writer = Writer(answers)
+    run(writer, tmp_path, replace(known, checkpoint="/home/me/runs/a", data="./valid.json"))
+    assert writer.asked == []
+    with pytest.raises(UserError, match="data_sha256 other"):
+        run(Writer(answers), tmp_path, replace(known, data_sha256="other"))
 
 
 def test_a_folder_with_predictions_of_unknown_settings_is_left_alone(tmp_path: Path) -> None:
@@ -296,5 +326,6 @@ def test_swapped_questions_count_for_consistency_alone(tmp_path: Path) -> None:
 def test_neither_order_nor_batch_matters(order: list[int], batch_size: int, stage: int) -> None:
     plain = predictions(Writer(answers), rows(), stage=stage)
     other = predictions(Writer(answers), rows(), stage=stage, indices=order, batch_size=batch_size)
-    assert [replace(each, seconds=0) for each in plain] == [replace(each, seconds=0) for each in other]
+    same = {"seconds": 0, "batch_size": None}
+    assert [replace(each, **same) for each in plain] == [replace(each, **same) for each in other]
     assert [Prediction.from_json(json.loads(json.dumps(each.to_json()))) for each in plain] == plain
