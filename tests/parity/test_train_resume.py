@@ -137,8 +137,8 @@ def test_asked_to_stop_at_a_file_operation() -> None:
 
 
 @pytest.mark.slow
-def test_killed_at_every_third_file_operation() -> None:
-    killed_at(range(1, 330, 3), save_steps=2)
+def test_killed_at_every_sixth_file_operation() -> None:
+    killed_at(range(1, 330, 6), save_steps=2)
 
 
 @pytest.mark.parametrize("variant", ["drawn stages", "the best alone"])
