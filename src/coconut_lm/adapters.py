@@ -17,12 +17,10 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
 
-def quantization(bits: str) -> BitsAndBytesConfig:
-    """QLoRA (arXiv 2305.14314): the frozen weights in 4 (nf4, twice quantised) or 8 bits."""
+def quantization() -> BitsAndBytesConfig:
+    """QLoRA (arXiv 2305.14314): the frozen weights in 4 bits (nf4, twice quantised)."""
     if importlib.util.find_spec("bitsandbytes") is None:
         raise UserError("quantised weights need bitsandbytes", do="pip install bitsandbytes")
-    if bits == "8bit":
-        return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",

@@ -144,7 +144,7 @@ def _base(config: Config, size: int, end: int) -> PreTrainedModel:
     if config.attn_implementation:
         kwargs["attn_implementation"] = config.attn_implementation
     if config.lora and config.lora.quantize != "none":
-        kwargs["quantization_config"] = quantization(config.lora.quantize)
+        kwargs["quantization_config"] = quantization()
     source = config.model_id or config.model_config_path
     if source is not None:
         return bases.load(source, size, end, **kwargs)

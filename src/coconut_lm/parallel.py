@@ -82,6 +82,16 @@ def blocks(model: CoconutForCausalLM) -> list[nn.Module]:
     return [module for module in base.modules() if type(module).__name__ in names]
 
 
+def compile_parts(model: CoconutForCausalLM) -> None:
+    """Compiles what a block is made of and does not see the cache: that is another in every layer and pass,
+    and a block compiled whole would be compiled anew for each of them."""
+    for block in blocks(model):
+        for part in block.children():
+            name = f"{type(part).__module__}.{type(part).__name__}"
+            if not name.startswith("torch.") and "Attention" not in name:
+                part.compile(dynamic=True)
+
+
 @contextmanager
 def gathering(model: nn.Module, accelerator: Accelerator, last: bool) -> Iterator[None]:
     """Gradients go between the ranks at the last micro-batch only."""

@@ -100,9 +100,10 @@ def _unsaved(place: Path, error: BaseException) -> BaseException:
     )
 
 
-def weights(model: nn.Module) -> dict[str, Any]:
+def weights(model: nn.Module, only_trained: bool = False) -> dict[str, Any]:
     """All weights on the first rank, whatever the sharding; nothing on the others."""
-    return get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=only_trained)
+    return get_model_state_dict(model, options=options)
 
 
 def tidy(folder: RunFolder, newest: Path, keep_last: int | None) -> None:
@@ -201,8 +202,10 @@ def refuse_other(place: Path, found: Progress, expected: Progress) -> None:
 
 
 def _state(model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
+    trained = {name.removeprefix("module.") for name, each in model.named_parameters() if each.requires_grad}
+    there = get_model_state_dict(model, options=TRAINED)  # and what frozen weights are quantised with
     return {
-        "model": get_model_state_dict(model, options=TRAINED),
+        "model": {name: each for name, each in there.items() if name in trained},
         "optimizer": get_optimizer_state_dict(model, optimizer, options=TRAINED),
     }
 

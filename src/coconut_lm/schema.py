@@ -83,8 +83,8 @@ class Lora(Section):
     """Dropout before the adapters."""
     target_modules: tuple[Text, ...] | Text | None = None
     """Module names, a pattern, or all-linear; null is peft's choice for the architecture."""
-    quantize: Literal["none", "4bit", "8bit"] = "none"
-    """The frozen weights in fewer bits (QLoRA); needs bitsandbytes and a model that is loaded, not new."""
+    quantize: Literal["none", "4bit"] = "none"
+    """The frozen weights in 4 bits (QLoRA); needs bitsandbytes and a model that is loaded, not new."""
 
 
 class Icot(Section):

@@ -80,8 +80,7 @@ class Trainer:
         if config.gradient_checkpointing:
             self.heart.activation_checkpointing_enable()
         if config.compile:
-            for block in parallel.blocks(self.heart):
-                block.compile()
+            parallel.compile_parts(self.heart)
         self.model = parallel.distribute(self.heart, accelerator, sharded)
         self.validator = Validator(
             config=config,
@@ -281,7 +280,8 @@ class Trainer:
     def _save(self, place: Path) -> None:
         if self.config.debug:
             return
-        whole = resume.weights(self.model)
+        adapted = self.loaded.model is not self.heart
+        whole = resume.weights(self.model, only_trained=adapted)
         for name in self.heart.tied_weights:  # once is enough
             whole.pop(name, None)
         with resume.whole(place, self.accelerator) as folder:
