@@ -237,7 +237,10 @@ def activations(
         logits=load.supervised * (shape.vocabulary * (12 + precision.compute) + width),
         recomputed=_again_bytes(shape, load, precision, max(spans)) if recompute else 0,
         around=around,
-        casts=precision.cast * (shape.layers * shape.block() + shape.table),
+        # Autocast keeps the copy of a weight that is trained; of a frozen one it makes another in every pass.
+        casts=precision.cast
+        * (shape.layers * shape.block() + shape.table)
+        * (len(load.passes) if adapters else 1),
     )
 
 

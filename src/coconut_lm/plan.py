@@ -17,7 +17,7 @@ from coconut_lm.sizing import Sizes, measure, on_meta
 from coconut_lm.workload import ASSUMED, Stage, stages, training_rows
 
 GIB = 2**30
-BITS = {"4bit": 0.55, "8bit": 1.05}  # bytes of a quantised weight with its scales
+BITS = {"4bit": 0.55}  # bytes of a quantised weight with its scales
 BUSY = 0.4  # of a device's peak, which training reaches
 Sharing = Literal["one", "copies", "shards"]
 
@@ -44,9 +44,16 @@ class Memory:
 
 
 def precision_of(config: Config) -> Precision:
+    """What is beside quantised weights is made float32 for training."""
+    if _quantised(config):
+        return costs.PRECISIONS["autocast" if config.bf16 is True else "float32"]
     if config.dtype in ("bfloat16", "float16") or config.bf16 == "pure":
         return costs.PRECISIONS["pure"]
     return costs.PRECISIONS["autocast" if config.bf16 else "float32"]
+
+
+def _quantised(config: Config) -> bool:
+    return config.lora is not None and config.lora.quantize != "none"
 
 
 def memory(config: Config, sizes: Sizes, load: Load, sharing: Sharing = "one", devices: int = 1) -> Memory:
@@ -56,7 +63,8 @@ def memory(config: Config, sizes: Sizes, load: Load, sharing: Sharing = "one", d
         sizes.shape, load, precision, recompute=config.gradient_checkpointing, adapters=sizes.adapters
     )
     trained = 4 if sizes.adapters else precision.weights  # adapters are float32 whatever is beneath them
-    casts = 0 if sharing == "shards" or config.gradient_checkpointing else found.casts
+    uncast = sharing == "shards" or config.gradient_checkpointing or _quantised(config)
+    casts = 0 if uncast else found.casts
     held = found.layers + found.around + casts + max(0, found.recomputed - found.logits - found.cache)
     gathered = _gathered(config, sizes, precision, sharing)
     gradients = sizes.trained * trained // parts
@@ -89,10 +97,11 @@ def _gathered(config: Config, sizes: Sizes, precision: Precision, sharing: Shari
         return table
     if sharing == "copies":
         return table + sizes.trained * trained
-    # The root stays whole; of the blocks, one computes and one is on its way; gradients leave in float32.
+    # The root stays whole; of the blocks, one computes and one is on its way. Gradients leave in float32
+    # where weights are cast, a block at a time, or all together after the last micro-batch.
     whole = (sizes.root + 2 * sizes.block) * precision.compute
     unsent = sizes.trained if config.gradient_accumulation_steps > 1 else min(sizes.trained, sizes.block)
-    return table + whole + 4 * unsent
+    return table + whole + unsent * (4 if precision.cast else trained)
 
 
 def fsdp_needed(config: Config, model: nn.Module, memory_bytes: int, rows: Rows | None = None) -> bool:
@@ -233,7 +242,7 @@ REMEDIES: tuple[tuple[str, ...], ...] = (
     SMALL,
     ("lora.r=16", *SMALL),
     ("lora.r=16", *SMALL, "gradient_checkpointing=true"),
-    ("lora.r=16", "lora.quantize=4bit", *SMALL, "gradient_checkpointing=true"),
+    ("lora.r=16", "lora.quantize=4bit", "bf16=true", "gradient_checkpointing=true"),
 )
 SHARDED: tuple[tuple[str, ...], ...] = (
     ("fsdp=full",),
