@@ -153,6 +153,7 @@ def test_compiled_blocks_end_in_the_same_weights(checkpointing: bool) -> None:
     """Compiled code rounds its own way, in float32."""
     given = {"max_steps": 3, "gradient_checkpointing": checkpointing, "uniform_prob": 0.5}
     runs.train(name="plain", **given)
+    torch.compiler.reset()
     counters.clear()
     runs.train(name="compiled", compile=True, **given)
     assert 0 < counters["stats"]["unique_graphs"] <= 8, "not one for each layer and each size of the cache"
