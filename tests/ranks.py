@@ -14,18 +14,15 @@ from safetensors.torch import load_file
 
 from coconut_lm.data.example import Example, read_examples, write_examples
 
-EXACT = {"dtype": "float64"}  # what differs by more than rounding shows
+DROPOUTS = ("resid_pdrop", "embd_pdrop", "attn_pdrop")
 
 
-def make_data(train: int = 17, valid: int = 5, extra: int = 4) -> None:
+def make_data(train: int = 17, valid: int = 5) -> None:
     """Rows of one to three steps; without dropout, which ranks draw for rows of their own."""
     runs.make_data(train, valid)
     for name in ("train.json", "valid.json"):
         write_examples(name, map(_shorter, range(100), read_examples(name)), force=True)
     Path("model.json").write_text(json.dumps(runs.SHAPE | dict.fromkeys(DROPOUTS, 0.0) | {"n_layer": 2}))
-
-
-DROPOUTS = ("resid_pdrop", "embd_pdrop", "attn_pdrop")
 
 
 def _shorter(number: int, example: Example) -> Example:

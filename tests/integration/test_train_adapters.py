@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import Linear
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
-from coconut_lm.assembly import Loaded, heart, merged, open_checkpoint
+from coconut_lm.assembly import Loaded, merged, open_checkpoint
 from coconut_lm.collate import collate
 from coconut_lm.config import Config
 from coconut_lm.data.example import read_examples
@@ -91,7 +91,6 @@ def test_only_the_new_rows_of_the_vocabulary_move() -> None:
 def test_merged_equals_unmerged(variant: str) -> None:
     _, coconut = after_cot(latent_variant=variant, lora={"target_modules": ["c_attn", "c_proj"]})
     apart = logits(coconut)
-    heart(coconut.model)  # is inside until it is merged
     whole = Loaded(merged(coconut.model), coconut.tokenizer, coconut.tokens, "coconut", coconut.curriculum)
     assert (logits(whole) - apart).abs().max() < 1e-5
     assert not [name for name, _ in whole.model.named_parameters() if "lora" in name]
