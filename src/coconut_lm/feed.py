@@ -70,7 +70,8 @@ class Steps(Dataset[Share]):
         return len(self.batches)
 
     def __getitem__(self, step: int) -> Share:
-        made = [self.rows.train_row(int(index), self.epoch) for index in self.batches[step]]
+        now = self.epoch + step / len(self)  # a schedule by tokens moves within the epoch
+        made = [self.rows.train_row(int(index), now) for index in self.batches[step]]
         return share(made, self.rows.tokens, self.place, self.full)
 
 

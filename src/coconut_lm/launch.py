@@ -65,19 +65,12 @@ def run(config: Config, watch: Watch | None = None) -> bool:
     if accelerator.is_main_process:
         dump(config, folder.config)
         write_json(folder.environment, environment.describe())
+    sharded = parallel.shards(config, accelerator, _too_large(config, loaded, accelerator))
     with Tracker(folder, config, active=accelerator.is_main_process) as tracker, in_words(config):
-        preflight.short_check(loaded, data.train)
-        trainer = Trainer(
-            config,
-            loaded,
-            data,
-            folder,
-            accelerator,
-            tracker,
-            sharded=parallel.shards(config, accelerator, _too_large(config, loaded, accelerator)),
-            watch=watch,
-        )
-        return trainer.fit()
+        if not sharded:
+            parallel.place(loaded.model, accelerator)
+        preflight.short_check(loaded, data.train, backward=not sharded)
+        return Trainer(config, loaded, data, folder, accelerator, tracker, sharded=sharded, watch=watch).fit()
 
 
 def evaluate_once(config: Config, watch: Examined | None = None) -> tuple[dict[str, Any], Path] | None:
@@ -155,8 +148,8 @@ def prepare(
     loaded = assemble(config, lambda: _texts(train))
     with accelerator.main_process_first():
         encoded = encode(train, loaded.tokenizer, cache_dir=Path(config.save_path) / ".cache")
-    learned = _fitted(config, loaded, encoded, watch, "training")
-    asked = _fitted(config, loaded, encode(valid, loaded.tokenizer), watch, "validation")
+    learned = _fitted(config, loaded, encoded, watch, "training", config.max_seq_length)
+    asked = _fitted(config, loaded, encode(valid, loaded.tokenizer), watch, "validation", None)
     data = Data(
         train=loaded.rows(learned.examples, config.seed),
         valid=loaded.rows(asked.examples, config.seed),
@@ -167,14 +160,15 @@ def prepare(
     return loaded, data
 
 
-def _fitted(config: Config, loaded: Loaded, encoded: EncodedSet, watch: Watch, which: str) -> lengths.Fitted:
-    """The examples whose rows are not too long, and a word about the others."""
-    limit = bases.positions(heart(loaded.model).config.get_text_config())
+def _fitted(
+    config: Config, loaded: Loaded, encoded: EncodedSet, watch: Watch, which: str, limit: int | None
+) -> lengths.Fitted:
+    """The examples whose rows `limit` and the model's positions admit; a word about the others."""
     fitted = lengths.fit(
         loaded.rows(encoded, config.seed),
-        config.max_seq_length,
+        limit,
         config.overlong,
-        positions=limit,
+        positions=bases.positions(heart(loaded.model).config.get_text_config()),
         opening=lengths.opening_of(loaded.tokenizer),
     )
     if fitted.account:

@@ -57,15 +57,21 @@ def shards(config: Config, accelerator: Accelerator, needed: bool) -> bool:
     return config.fsdp == "full" or (config.fsdp == "auto" and needed)
 
 
+def place(model: nn.Module, accelerator: Accelerator) -> None:
+    """Onto this process's device; quantised weights are put there when they are loaded."""
+    if not any(type(weight).__module__.startswith("bitsandbytes") for weight in model.parameters()):
+        model.to(accelerator.device)
+
+
 def distribute(model: CoconutForCausalLM, accelerator: Accelerator, sharded: bool) -> nn.Module:
     """The model as it is trained: on its device, and a copy or a part of it on every rank."""
     if not sharded:
         prepared: nn.Module = accelerator.prepare_model(model)
         return prepared
-    model.to(accelerator.device)
     halved = accelerator.mixed_precision == "bf16"
     policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if halved else MixedPrecisionPolicy()
     settings: dict[str, Any] = {"mp_policy": policy}
+    # Each call moves what it shards to the device: the model as a whole might not fit there.
     for block in blocks(model):
         fully_shard(block, **settings)
     # It warns of logits that are a view, should anyone write into them: nobody does.

@@ -49,9 +49,11 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def short_check(loaded: Loaded, rows: Rows) -> None:
-    """Stops a run that would not train as it should; one short backward pass."""
+def short_check(loaded: Loaded, rows: Rows, backward: bool = True) -> None:
+    """Stops a run that would not train as it should; one short backward pass where a device can make it."""
     _insist(rows_fit(loaded, rows), ids_known(loaded, rows))
+    if not backward:
+        return
     reached = reach(loaded.model, collate(sample(rows), loaded.tokens))
     _insist(finite(reached))
     _insist(thoughts_reached(reached), weights_reached(reached), markers_train(loaded))
