@@ -21,6 +21,7 @@ from coconut_lm.evaluate import Watch as Examined
 from coconut_lm.evaluate import keep, task_named
 from coconut_lm.faults import in_words
 from coconut_lm.files import refuse_overwrite
+from coconut_lm.methods import Rows
 from coconut_lm.runfolder import PREDICTIONS, RunFolder, write_json
 from coconut_lm.tokens import EncodedSet, encode
 from coconut_lm.track import Tracker
@@ -65,7 +66,7 @@ def run(config: Config, watch: Watch | None = None) -> bool:
     if accelerator.is_main_process:
         dump(config, folder.config)
         write_json(folder.environment, environment.describe())
-    sharded = parallel.shards(config, accelerator, _too_large(config, loaded, accelerator))
+    sharded = parallel.shards(config, accelerator, _too_large(config, loaded, accelerator, data.train))
     with Tracker(folder, config, active=accelerator.is_main_process) as tracker, in_words(config):
         if not sharded:
             parallel.place(loaded.model, accelerator)
@@ -118,12 +119,12 @@ def _answer_together(
         keep(out, examiner.setting, len(found), found)
 
 
-def _too_large(config: Config, loaded: Loaded, accelerator: Accelerator) -> bool:
+def _too_large(config: Config, loaded: Loaded, accelerator: Accelerator, rows: Rows | None = None) -> bool:
     """Whether a copy of the model, as it is trained, is more than one device holds."""
     if config.fsdp != "auto" or accelerator.device.type != "cuda":
         return False
     memory = torch.cuda.get_device_properties(accelerator.device).total_memory
-    return plan.fsdp_needed(config, heart(loaded.model), memory)
+    return plan.fsdp_needed(config, heart(loaded.model), memory, rows)
 
 
 def examples(config: Config) -> tuple[list[Example], list[Example]]:

@@ -100,11 +100,9 @@ def compile_parts(model: CoconutForCausalLM) -> None:
 
 @contextmanager
 def gathering(model: nn.Module, accelerator: Accelerator, last: bool) -> Iterator[None]:
-    """Gradients go between the ranks at the last micro-batch only."""
-    if isinstance(model, FSDPModule):
-        model.set_requires_gradient_sync(last)
-        yield
-    elif last:
+    """Copies of a model share gradients at the last micro-batch only. In shards they do after each: to keep
+    whole gradients until then would take the memory that sharding saves."""
+    if last or isinstance(model, FSDPModule):
         yield
     else:
         with accelerator.no_sync(model):
