@@ -292,6 +292,7 @@ def evaluate(
     metrics["peak_memory"], metrics["memory_of"] = memory() if memory else (None, None)
     if not left:  # what was asked before is not measured again
         metrics |= {key: earlier[key] for key in ("peak_memory", "memory_of") if key in earlier}
+        metrics["swaps"] = metrics["swaps"] or earlier.get("swaps")
         metrics["seconds"]["per_example_batch_1"] = earlier.get("seconds", {}).get("per_example_batch_1")
     if alone:
         metrics["seconds"]["per_example_batch_1"] = fmean(each.seconds for each in alone)

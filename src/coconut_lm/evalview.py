@@ -17,7 +17,7 @@ Metrics = Mapping[str, Any]
 
 
 def tables(metrics: Metrics) -> Iterator[RenderableType]:
-    thoughts = "" if metrics["thoughts"] is None else f", {metrics['thoughts']} thoughts"
+    thoughts = "" if metrics["thoughts"] is None else f", {_many(metrics['thoughts'], 'thought')}"
     yield Text.assemble(
         (metrics["checkpoint"], "bold"),
         f" on {metrics['data']}: {metrics['task']}, {metrics['method']}, stage {metrics['stage']}{thoughts},"
@@ -26,7 +26,8 @@ def tables(metrics: Metrics) -> Iterator[RenderableType]:
     yield Group(_rates(metrics), "")
     yield Group(_costs(metrics), "")
     if (cut := metrics["n"] - metrics["ended"]["right"]) > 0:
-        yield Text(f"{cut} outputs did not end within {metrics['max_new_tokens']} tokens", "yellow")
+        limit = f"{metrics['max_new_tokens']} tokens"
+        yield Text(f"{_many(cut, 'output')} did not end within {limit}", "yellow")
 
 
 def watched(predictions: Iterable[Prediction], total: int) -> Iterator[Prediction]:
@@ -49,8 +50,9 @@ def _rates(metrics: Metrics) -> Table:
         _add(table, "asked of the other entity", swaps["accuracy"])
         _add(table, "right on both", swaps["consistency"])
     for steps, found in metrics["groups"].get("steps", {}).items():
-        _add(table, f"{steps} steps" if steps != "1" else "1 step", found)
-    for verdict, found in metrics["groups"].get("shortcut", {}).items():
+        _add(table, _many(int(steps), "step"), found)
+    shortcuts = metrics["groups"].get("shortcut", {})
+    for verdict, found in shortcuts.items() if len(shortcuts) > 1 else ():
         _add(table, f"shortcut {verdict}", found)
     for rule, floor in list(metrics["floors"].items())[:FLOORS]:
         _add(table, f"floor: {rule.replace('_', ' ')}", floor, "dim")
@@ -82,6 +84,10 @@ def _costs(metrics: Metrics) -> Table:
             f"peak memory of all ({metrics['memory_of']})", f"{metrics['peak_memory'] / 2**20:,.0f} MiB"
         )
     return table
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _table(*columns: str) -> Table:

@@ -182,7 +182,7 @@ class _Reader:
 
 def _chief(found: Mapping[Path, Evaluation], config: Mapping[str, Any]) -> Path | None:
     """Of most examples, of the latest checkpoint, asked for rather than made while training, with as many
-    thoughts as were trained, the last by name. Never chosen by how well it came out."""
+    thoughts as were trained, by the plainest name. Never chosen by how well it came out."""
     each_stage, stages = (number(config.get(key)) for key in ("c_thought", "max_latent_stage"))
     trained = None if each_stage is None or stages is None else each_stage * stages
 
@@ -190,7 +190,14 @@ def _chief(found: Mapping[Path, Evaluation], config: Mapping[str, Any]) -> Path 
         each = found[place]
         usual = each.get("thoughts") in (None, trained)
         asked = each.get("data_sha256") is not None
-        return number(each.get("accuracy", "n")) or 0, each.checkpoint, asked, usual, each.name
+        return (
+            number(each.get("accuracy", "n")) or 0,
+            each.checkpoint,
+            asked,
+            usual,
+            -len(each.name),
+            each.name,
+        )
 
     measured = [place for place in found if number(found[place].get("accuracy", "rate")) is not None]
     return max(measured, key=rank, default=None)

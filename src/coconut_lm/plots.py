@@ -37,6 +37,8 @@ def lengths(runs: Runs) -> Plot | None:
         found = run.chief.get("groups", "steps") if run.chief else None
         rates = [(int(key), rate) for key, rate in (found or {}).items() if str(key).isdigit()]
         lines += _measured(run.name, place, sorted(rates, key=lambda each: each[0]))
+    if len({x for line in lines for x in line.xs}) < 2:  # nothing to tell apart
+        return None
     return _dots(
         "lengths",
         "Accuracy by number of steps",

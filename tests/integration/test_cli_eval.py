@@ -93,6 +93,14 @@ def test_a_run_folder_is_evaluated_into_itself() -> None:
     assert len((out / "predictions.jsonl").read_text("utf-8").splitlines()) == 12
 
 
+def test_one_is_singular_and_a_group_of_all_is_left_out() -> None:
+    done = evaluate(CHECKPOINT, "prosqa.json", "--thoughts", 1, "--samples", 1, "--max-new-tokens", 1)
+    assert "1 thought," in done.stdout and "1 output did not end within 1 tokens" in " ".join(
+        done.stdout.split()
+    )
+    assert "shortcut" not in done.stdout
+
+
 def test_stage_and_thoughts_are_what_is_asked() -> None:
     whole = well(CHECKPOINT, "prosqa.json", "--stage", 0)
     assert (whole["stage"], whole["thoughts"]) == (0, 0) and whole["cot_match"]["n"] == 12

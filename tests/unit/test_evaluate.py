@@ -319,6 +319,7 @@ def test_swapped_questions_count_for_consistency_alone(tmp_path: Path) -> None:
     assert metrics["n"] == 4 and metrics["accuracy"]["right"] == 1
     assert metrics["swaps"]["n"] == 4
     assert metrics["swaps"]["accuracy"]["right"] == 2 and metrics["swaps"]["consistency"]["right"] == 1
+    assert run(Writer(answers), tmp_path) == metrics  # what was asked once is not forgotten
 
 
 @settings(deadline=None, max_examples=25)

@@ -1,6 +1,7 @@
 """What is read of run folders, and what is said of pieces that are missing or damaged."""
 
 import json
+import shutil
 from pathlib import Path
 
 import fakeruns
@@ -59,6 +60,9 @@ def test_the_chief_is_not_chosen_by_its_accuracy(tmp_path: Path) -> None:
     assert (chief := told(folder).chief) and chief.name == "valid-0"  # of more examples
     measure(folder / "eval" / "valid-0", n=12, checkpoint="checkpoint_21", data_sha256=None)
     assert (chief := told(folder).chief) and chief.name == "valid-1"  # asked for, not made while training
+    (folder / "eval" / "valid-1").rename(folder / "eval" / "valid-stage4")
+    shutil.copytree(folder / "eval" / "valid-stage4", folder / "eval" / "valid-stage4-thoughts4")
+    assert (chief := told(folder).chief) and chief.name == "valid-stage4"  # the plainest name of one finding
 
 
 @pytest.mark.parametrize(
