@@ -12,7 +12,8 @@ from typing import Any
 
 from coconut_lm.errors import UserError
 from coconut_lm.evaluate import Prediction
-from coconut_lm.runfolder import lines
+from coconut_lm.files import read_text
+from coconut_lm.runfolder import EVALUATION, lines
 from coconut_lm.statistics import (
     MeanDifference,
     NonInferiority,
@@ -88,6 +89,7 @@ class Comparison:
     non_inferiority: NonInferiority
     gain: Gain
     rows: Sequence[Pair]
+    apart: Sequence[tuple[str, str, str]] = ()  # how A was asked, and how B, where that differs
 
     def differing(self, count: int) -> list[Pair]:
         """Examples that one alone got right, from both kinds in turns; then those that read differently."""
@@ -112,6 +114,7 @@ def compare(
     b: Sequence[Prediction],
     names: tuple[str, str] = ("A", "B"),
     margin: float = 0.02,
+    apart: Sequence[tuple[str, str, str]] = (),
 ) -> Comparison:
     """B against A on the examples that both were asked; B may lose `margin` and be called not worse."""
     rows = align(a, b)
@@ -129,6 +132,7 @@ def compare(
         non_inferiority=non_inferiority(pairs, margin),
         gain=_gain(rows),
         rows=rows,
+        apart=apart,
     )
 
 
@@ -212,6 +216,28 @@ def _first(path: Path, limit: int | None) -> Iterator[tuple[int, dict[str, Any]]
     if not rows:
         raise UserError(f"{path} holds no predictions", expected="one object a line, as `eval` writes them")
     yield from enumerate(rows[:limit], start=1)
+
+
+_ASKED = {"task": "task", "method": "method", "stage": "stage", "scoring": "scoring"}
+_ASKED |= {"max_new_tokens": "longest output", "batch_size": "questions at a time"}
+
+
+def apart(a: Path, b: Path) -> list[tuple[str, str, str]]:
+    """What two files of predictions were asked differently, as far as the figures beside them say."""
+    one, other = _asked(a), _asked(b)
+    return [
+        (_ASKED[key], str(one[key]), str(other[key])) for key in one if one[key] != other.get(key, one[key])
+    ]
+
+
+def _asked(path: Path) -> dict[str, Any]:
+    beside = path.parent / EVALUATION
+    try:
+        found = json.loads(read_text(beside)) if beside.is_file() else {}
+    except json.JSONDecodeError:  # no figures, then
+        return {}
+    told = {**found.get("seconds", {}), **found}
+    return {key: told[key] for key in _ASKED if told.get(key) is not None}
 
 
 def _prediction(path: Path, number: int, row: Any) -> Prediction:

@@ -17,6 +17,7 @@ def table(comparison: Comparison) -> list[tuple[str, str, str, str]]:
     """What is measured, A's, B's, and how B differs."""
     a, b, sure = comparison.a, comparison.b, comparison.non_inferiority
     return [
+        *((name, one, other, "") for name, one, other in comparison.apart),
         ("accuracy", f"{a.rate:.2%}", f"{b.rate:.2%}", f"{_points(comparison.difference)} points"),
         (
             "95 % interval",

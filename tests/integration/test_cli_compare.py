@@ -15,6 +15,7 @@ from coconut_lm import CoconutForCausalLM, add_latent_tokens, word_tokenizer
 from coconut_lm.cli import app
 from coconut_lm.data import prosqa
 from coconut_lm.data.example import write_examples
+from coconut_lm.runfolder import write_json
 
 A = [True] * 60 + [True] * 15 + [False] * 25 + [False] * 20  # both, only A, only B, neither
 B = [True] * 60 + [False] * 15 + [True] * 25 + [False] * 20
@@ -55,6 +56,28 @@ def test_folders_of_evaluations_and_the_first_samples() -> None:
     told = json.loads(done.stdout)
     assert told["n"] == 70 and told["pairs"] == {"both": 60, "only_a": 10, "only_b": 0, "neither": 0}
     assert told["p"] == binomtest(10, 10).pvalue and told["a"]["name"] == "cot"
+
+
+def test_what_was_asked_differently_is_said() -> None:
+    asked = {
+        "method": "cot",
+        "stage": 0,
+        "scoring": "tolerant",
+        "max_new_tokens": 64,
+        "seconds": {"batch_size": 8},
+    }
+    write_json("cot/metrics.json", asked)
+    assert "stage" not in compare(*FILES, "--examples", 0).stdout, "the other's are not known"
+    write_json(
+        "thinks/metrics.json", asked | {"stage": 3, "scoring": "reference", "seconds": {"batch_size": 1}}
+    )
+    lines = [line.split() for line in compare("cot", "thinks", "--examples", 0).stdout.splitlines()]
+    assert ["stage", "0", "3"] in lines and ["scoring", "tolerant", "reference"] in lines
+    assert ["questions", "at", "a", "time", "8", "1"] in lines and ["method", "cot", "cot"] not in lines
+    told = json.loads(compare("cot", "thinks", "--json").stdout)
+    assert ["stage", "0", "3"] in told["apart"]
+    Path("cot/metrics.json").write_text("{")
+    assert compare("cot", "thinks").exit_code == 0
 
 
 def test_what_is_written() -> None:

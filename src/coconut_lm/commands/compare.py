@@ -8,7 +8,6 @@ import typer
 
 if TYPE_CHECKING:
     from coconut_lm.compare import Comparison, OverSeeds
-    from coconut_lm.evaluate import Prediction
 
 PLACE = "A checkpoint, run folder or predictions.jsonl; several seeds with commas between."
 Place = Annotated[str, typer.Argument(metavar="PLACE[,PLACE..]", help=PLACE, show_default=False)]
@@ -43,22 +42,20 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """B against A on the same examples: accuracy, tokens and time, and whether the difference is chance."""
-    from coconut_lm.compare import compare, over_seeds
+    from coconut_lm.compare import apart, compare, over_seeds, read
     from coconut_lm.terminal import say
 
     places = _seeds(a, b)
     exam = {"data": data, "samples": samples, "batch_size": batch_size}
     one = {"stage": stage_a, "thoughts": thoughts_a}
     other = {"stage": stage_b, "thoughts": thoughts_b}
-    comparisons = [
-        compare(
-            _predictions(place_a, exam | one, out and out / f"a{seed}"),
-            _predictions(place_b, exam | other, out and out / f"b{seed}"),
-            _names((place_a, place_b), one, other),
-            margin / 100,
-        )
-        for seed, (place_a, place_b) in enumerate(zip(*places, strict=True), start=1)
-    ]
+    comparisons = []
+    for seed, pair in enumerate(zip(*places, strict=True), start=1):
+        file_a = _predictions(pair[0], exam | one, out and out / f"a{seed}")
+        file_b = _predictions(pair[1], exam | other, out and out / f"b{seed}")
+        names = _names(pair, one, other)
+        asked = read(file_a, samples), read(file_b, samples)
+        comparisons.append(compare(*asked, names, margin / 100, apart(file_a, file_b)))
     over = over_seeds(comparisons) if len(comparisons) > 1 else None
     if out:
         _write(out, comparisons, over, examples)
@@ -92,9 +89,8 @@ def _names(places: tuple[str, str], *exams: dict[str, int | None]) -> tuple[str,
     return f"{names[0]} ({one})" if one else names[0], f"{names[1]} ({other})" if other else names[1]
 
 
-def _predictions(place: str, exam: dict[str, Any], out: Path | None) -> "list[Prediction]":
-    """Those of a file or of an evaluation's folder; a checkpoint is evaluated."""
-    from coconut_lm.compare import read
+def _predictions(place: str, exam: dict[str, Any], out: Path | None) -> Path:
+    """The file of them, or that of an evaluation's folder; a checkpoint is evaluated."""
     from coconut_lm.errors import UserError
     from coconut_lm.runfolder import PREDICTIONS
 
@@ -105,7 +101,7 @@ def _predictions(place: str, exam: dict[str, Any], out: Path | None) -> "list[Pr
         path = _evaluated(place, exam, out) / PREDICTIONS
     elif exam["stage"] is not None or exam["thoughts"] is not None:
         raise UserError(f"{place} is written already", do="leave its --stage and --thoughts out")
-    return read(path, exam["samples"])
+    return path
 
 
 def _evaluated(place: str, exam: dict[str, Any], out: Path | None) -> Path:
@@ -113,7 +109,10 @@ def _evaluated(place: str, exam: dict[str, Any], out: Path | None) -> Path:
     from coconut_lm.errors import UserError
 
     if exam["data"] is None:
-        raise UserError(f"{place} is to be evaluated", do="name the examples: coconut-lm compare A B DATA")
+        raise UserError(
+            f"{place} is to be evaluated",
+            do="name the examples (coconut-lm compare A B DATA), or a predictions.jsonl of it",
+        )
     from coconut_lm.assembly import open_checkpoint
     from coconut_lm.exam import Exam, Examiner
     from coconut_lm.terminal import busy, follow
