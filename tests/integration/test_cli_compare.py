@@ -101,7 +101,7 @@ def test_seeds_with_commas_between() -> None:
 def test_mistakes_are_told() -> None:
     put("other/predictions.jsonl", predicted(B)[:100])
     assert "100 in A, 120 in B, 100 in both" in wrongly("other", "thinks")
-    assert "name the examples: coconut-lm compare A B DATA" in wrongly("cot", "nothing")
+    assert "name the examples (coconut-lm compare A B DATA)" in wrongly("cot", "nothing")
     assert "seeds are compared in pairs" in wrongly("cot,cot", "thinks")
     assert "written already" in wrongly("cot", "thinks", "--stage-b", 1)
     assert "could be loaded" in wrongly("cot", "nothing", "examples.json")
