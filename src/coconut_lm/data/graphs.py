@@ -163,7 +163,7 @@ def rule_score(puzzle: Puzzle, rule: str = STRONGEST) -> float:
 
 
 def shortcuts(puzzles: Sequence[Puzzle]) -> dict[str, float]:
-    """The accuracy of every rule; 'guess' is the coin. To search as far as the longest path is no shortcut."""
+    """The accuracy of every rule; 'guess' is the coin. A search as long as the longest path is none."""
     longest = max(puzzle.hops() for puzzle in puzzles)
     searches = list(SEARCH_RULES)[: longest - 1]
     rules = [*BLIND_RULES, *searches]
