@@ -92,6 +92,12 @@ def open_checkpoint(place: str | os.PathLike[str], config: Config | None = None)
         return _with_adapter(path, config)
     if path.is_file() or (config and path.is_dir() and not (path / "config.json").is_file()):
         return _weights_alone(path, config)
+    if path.is_dir() and not (path / "config.json").is_file():
+        raise UserError(
+            f"{path} is no checkpoint",
+            given="a folder without config.json",
+            expected="a checkpoint folder, a run folder, or a hub id",
+        )
     source = path if path.is_dir() else str(place)
     tokenizer = tokens.load_tokenizer(source, _pauses(config))
     return _loaded(_opened(source, tokenizer), tokenizer, config, path)
@@ -208,7 +214,7 @@ def _with_adapter(path: Path, config: Config | None) -> Loaded:
 def _weights_alone(path: Path, config: Config | None) -> Loaded:
     if config is None:
         raise UserError(
-            f"{path} is a file of weights, which does not say what model it is of",
+            f"{path} is a file, which does not say what model it is of",
             expected="a checkpoint folder, or a configuration that names the model",
             do="give --config CONFIG, or convert it: coconut-lm convert",
         )

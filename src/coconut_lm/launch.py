@@ -58,10 +58,12 @@ def run(config: Config, watch: Watch | None = None) -> bool:
     """Trains to the end; False if it was asked to stop before. The same call goes on."""
     disable_progress_bar()  # transformers' own, one for every file that is saved
     accelerator = parallel.accelerator(config)
+    train, valid = examples(config)
+    config = config.model_copy(update={"task": config.task or task_of(valid)})  # its checkpoints shall know
     folder = RunFolder(config.run_dir)
     _refuse_other(folder, config)
     watch = watch or Watch()
-    loaded, data = prepare(config, *examples(config), accelerator, watch)
+    loaded, data = prepare(config, train, valid, accelerator, watch)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         dump(config, folder.config)

@@ -56,7 +56,7 @@ def load_tokenizer(source: str | os.PathLike[str], pause: bool = False) -> Any:
     except (OSError, ValueError) as error:
         raise UserError(
             "no tokenizer could be loaded",
-            given=source,
+            given=source if os.path.isdir(source) else f"{source}, which is no folder here",
             expected="a hub id, or a folder with tokenizer.json",
             do=f"({str(error).splitlines()[0]})",
         ) from error

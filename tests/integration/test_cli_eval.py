@@ -267,3 +267,10 @@ def test_thoughts_are_put_into_words_when_asked_for() -> None:
     asked = [json.loads(line) for line in Path("eval/predictions.jsonl").read_text().splitlines()]
     assert [each["output"] for each in found] == [each["output"] for each in asked[:2]]
     assert [len(each["thoughts"]) for each in found] == [2, 2]
+
+
+def test_a_folder_that_is_no_checkpoint_and_one_that_is_not_there() -> None:
+    Path("empty").mkdir()
+    assert "empty is no checkpoint" in wrongly("empty", "prosqa.json")
+    assert "nowhere, which is no folder here" in wrongly("nowhere", "prosqa.json")
+    assert "a file, which does not say what model" in wrongly("prosqa.json", "prosqa.json")

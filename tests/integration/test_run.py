@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from coconut_lm import CoconutForCausalLM
 from coconut_lm.assembly import open_checkpoint
-from coconut_lm.config import Config, dump
+from coconut_lm.config import Config, dump, load
 from coconut_lm.data.example import read_examples
 from coconut_lm.methods import METHODS
 from coconut_lm.runfolder import Progress
@@ -156,6 +156,12 @@ def test_max_steps_ends_inside_an_epoch_and_can_be_raised() -> None:
     assert [line["step"] for line in folder().logged("step")] == list(range(1, 10))
     assert [(line["epoch"], line["step"]) for line in folder().logged("epoch")] == [(0, 3), (1, 6), (2, 9)]
     assert saved() == ["checkpoint_1", "checkpoint_2", "checkpoint_3"] and "epoch 3/3" in done.out
+
+
+def test_a_task_that_is_not_said_is_seen_in_the_data_and_kept() -> None:
+    for _ in range(2):  # the same command goes on
+        well("run", "a.yaml", "task=null", "num_epochs=1")
+        assert load(folder().checkpoint(1) / "run.yaml").task == "prosqa"
 
 
 def test_debug_saves_nothing() -> None:
