@@ -164,3 +164,8 @@ def test_what_the_documentation_shows(capsys: pytest.CaptureFixture[str]) -> Non
     exec(python, {})
     shown = re.findall(r"[0-9.]{6,}", capsys.readouterr().out)
     assert [f"{float(figure):.3f}" for figure in shown[:5]] == ["0.684", "0.783", "0.005", "0.021", "0.106"]
+
+
+def test_help_names_the_two_sides() -> None:
+    told = compare("--help").stdout
+    assert "compare [OPTIONS] {A} {B} [DATA]" in told and "Example: coconut-lm compare" in told

@@ -10,12 +10,11 @@ if TYPE_CHECKING:
     from coconut_lm.compare import Comparison, OverSeeds
 
 PLACE = "A checkpoint, run folder or predictions.jsonl; several seeds with commas between."
-Place = Annotated[str, typer.Argument(metavar="PLACE[,PLACE..]", help=PLACE, show_default=False)]
 
 
 def compare(
-    a: Place,
-    b: Place,
+    a: Annotated[str, typer.Argument(metavar="A", help=PLACE)],
+    b: Annotated[str, typer.Argument(metavar="B", help="The same, for B.")],
     data: Annotated[
         str | None, typer.Argument(metavar="DATA", help="Examples that checkpoints are evaluated on.")
     ] = None,
