@@ -1,6 +1,7 @@
 """`coconut-lm eval` as a user types it, on saved tiny checkpoints."""
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typer.testing import CliRunner, Result
 
 from coconut_lm import CoconutForCausalLM, add_latent_tokens, word_tokenizer
 from coconut_lm.answer import Answerer
+from coconut_lm.assembly import open_checkpoint
 from coconut_lm.cli import app
 from coconut_lm.config import Config, dump
 from coconut_lm.data import prosqa
@@ -20,6 +22,7 @@ from coconut_lm.data.example import Example, write_examples
 from coconut_lm.evaluate import Reply
 from coconut_lm.methods import Row
 from coconut_lm.runfolder import Progress
+from coconut_lm.tokens import encode
 
 EXAMPLES = list(prosqa.make(12, seed=1, nodes=8, edges=6, hops=3, shape="sized"))
 NUMBERS = [Example("Two and one?", ("<<2+1=3>>",), "3")]
@@ -274,3 +277,13 @@ def test_a_folder_that_is_no_checkpoint_and_one_that_is_not_there() -> None:
     assert "empty is no checkpoint" in wrongly("empty", "prosqa.json")
     assert "nowhere, which is no folder here" in wrongly("nowhere", "prosqa.json")
     assert "a file, which does not say what model" in wrongly("prosqa.json", "prosqa.json")
+
+
+def test_what_the_documentation_shows(capsys: pytest.CaptureFixture[str]) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text("utf-8")
+    (block,) = re.findall(r"^```python\n(.*?)^```", text, flags=re.S | re.M)
+    loaded = open_checkpoint(CHECKPOINT)
+    names = {"tokenizer": loaded.tokenizer, "examples": EXAMPLES}
+    names["rows"] = loaded.rows(encode(EXAMPLES, loaded.tokenizer))
+    exec(block, names | {"generate": Answerer(loaded.model, loaded.tokens, 4)})
+    assert "'n': 12" in capsys.readouterr().out

@@ -64,3 +64,8 @@ def test_the_python_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> No
 def test_the_example_has_twelve_lines() -> None:
     lines = [line for line in PYTHON[0].splitlines() if line.strip()]
     assert len(lines) <= 13
+
+
+def test_every_page_is_linked() -> None:
+    pages = {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")}
+    assert pages <= set(re.findall(r"\]\((docs/[^)#]+)", TEXT))
