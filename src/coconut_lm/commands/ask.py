@@ -127,7 +127,8 @@ def _show(answers: "Sequence[Answer]") -> None:
     for each in answers:
         kind = "thought" if each.thoughts or not each.slots else "pause"
         cut = "" if each.ended else " ..."
-        say(f"{each.slots} {kind}{'s' * (each.slots != 1)}: {each.output.strip()}{cut}")
+        lines = f"{each.output.strip()}{cut}".replace("\n", "\n    ")
+        say(f"{each.slots} {kind}{'s' * (each.slots != 1)}: {lines}")
     most = max(answers, key=lambda each: len(each.thoughts)).thoughts
     if most:
         show("", _table(most))
