@@ -303,13 +303,7 @@ def evaluate(
     return metrics
 
 
-def keep(
-    out: str | os.PathLike[str],
-    setting: Setting,
-    n: int,
-    predictions: Iterable[Prediction],
-    force: bool = False,
-) -> None:
+def keep(out: str | os.PathLike[str], setting: Setting, n: int, predictions: Iterable[Prediction]) -> None:
     """Predictions that were made elsewhere, such as by several ranks: `evaluate` finds them in `out`."""
     for _ in _journal(out, setting, n, False).keep(predictions, Prediction.to_json):
         pass
