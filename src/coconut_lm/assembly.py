@@ -140,8 +140,7 @@ def _tokenizer(config: Config, texts: Texts) -> tuple[Any, int]:
         source = config.tokenizer or config.model_id or given
         assert source is not None, "a configuration names a model"
         tokenizer = tokens.load_tokenizer(source, pause)
-    latent = tokens.latent_tokens(tokenizer)
-    return tokenizer, min(latent.start, latent.end, latent.latent)
+    return tokenizer, tokens.latent_tokens(tokenizer).before
 
 
 def _base(config: Config, size: int, end: int) -> PreTrainedModel:

@@ -103,7 +103,7 @@ class Checkup:
         rows = self.data.valid
         made = {stage: rows.row(0, stage) for stage in self.stages}
         view = example_view(self.data.examples[0], rows, self.loaded.tokenizer, 0, self.stages)
-        told = [f"stage {s}: {len(row.input_ids)} tokens, {row.thoughts} thoughts" for s, row in made.items()]
+        told = [f"stage {s}: {len(row.input_ids)} tokens, {counted(row.thoughts)}" for s, row in made.items()]
         values = {s: {"tokens": len(row.input_ids), "thoughts": row.thoughts} for s, row in made.items()}
         return Finding("rows", True, "; ".join(told), {"stages": values}, (legend(), view))
 
@@ -177,7 +177,7 @@ class Checkup:
         first = rows.stage(self.config.resume)
         values = {f"stage {first}, where training starts": self._loss([rows.row(i, first) for i in indices])}
         if any(row.thoughts for row in self.chosen):
-            values[f"{self.chosen[0].thoughts} thoughts"] = self.reached.loss
+            values[counted(self.chosen[0].thoughts)] = self.reached.loss
             values["the same rows without thoughts"] = self._loss([_unthinking(row) for row in self.chosen])
         guess = math.log(heart(self.loaded.model).config.vocab_size)
         told = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
@@ -247,6 +247,10 @@ class Checkup:
         helps = [" ".join(each.keys) for each in plan.remedies(found) if each.bytes <= there]
         what = f"; {helps[0]} would do" if helps else "; see coconut-lm plan"
         return Finding("memory", False, detail + what, values)
+
+
+def counted(thoughts: int) -> str:
+    return "1 thought" if thoughts == 1 else f"{thoughts} thoughts"
 
 
 def _unthinking(row: Row) -> Row:

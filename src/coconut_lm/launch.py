@@ -38,6 +38,13 @@ DEBUG_TRAIN, DEBUG_VALID = 5000, 32
 
 def configuration(place: str, overrides: Sequence[str] = ()) -> Config:
     """Of a file, or of a run's folder, which may have been moved."""
+    config = _configured(place, overrides)
+    if config.backend == "mlx":
+        raise UserError("nothing is computed with mlx yet", given="backend: mlx", do="give backend=torch")
+    return config
+
+
+def _configured(place: str, overrides: Sequence[str]) -> Config:
     path = Path(place)
     if not path.is_dir():
         return load(place, overrides)
@@ -83,11 +90,11 @@ def evaluate_once(config: Config, watch: Examined | None = None) -> tuple[dict[s
     accelerator = parallel.accelerator(config)
     place = config.load_model_path
     loaded = open_checkpoint(place, config) if place else assemble(config)
-    stage = loaded.rows(encode([], loaded.tokenizer)).stage(config.resume)
+    implied = loaded.rows(encode([], loaded.tokenizer)).stage(config.resume) if config.resume else None
     asked = exam.Exam(
         data=config.val_path,
         task=config.task,
-        stage=stage if config.eval_stage is None else config.eval_stage,
+        stage=implied if config.eval_stage is None else config.eval_stage,
         samples=min(config.eval_samples or DEBUG_VALID, DEBUG_VALID) if config.debug else config.eval_samples,
     )
     examiner = exam.Examiner(loaded, asked, place or str(config.model_id))
@@ -159,6 +166,7 @@ def prepare(
         examples=[valid[int(index)] for index in asked.kept],
         task=task_named(config.task or task_of(valid), config.scoring),
         fingerprint=fingerprint(learned.examples),
+        asked=fingerprint(asked.examples),
     )
     return loaded, data
 
@@ -180,7 +188,7 @@ def _fitted(
 
 
 def fingerprint(examples: EncodedSet) -> str:
-    """Of the training examples as the model sees them."""
+    """Of examples as the model sees them."""
     digest = hashlib.sha256(examples.ids.tobytes())
     digest.update(examples.pieces.tobytes())
     digest.update(examples.firsts.tobytes())

@@ -169,6 +169,8 @@ class Plan:
     sharing: Sharing
     costs: tuple[Cost, ...]
     examples: int | None
+    words: int | None
+    """Tokens of the tokenizer, where it is known."""
     remarks: tuple[str, ...]
 
     def worst(self, sharing: Sharing | None = None) -> Memory:
@@ -189,8 +191,9 @@ def plan(
     model_config: str | os.PathLike[str] | None = None,
 ) -> Plan:
     """Everything about a run that its configuration says; the remarks tell what had to be assumed."""
-    sizes = measure(on_meta(config, model_config))
     rows, examples, why = training_rows(config)
+    words = rows.tokens.before if rows else None
+    sizes = measure(on_meta(config, model_config, words))
     found = stages(config, rows, length)
     costed = tuple(_cost(config, sizes, each, devices, examples, device) for each in found)
     worst = max(each.memory["copies"].total for each in costed)
@@ -199,9 +202,11 @@ def plan(
     remarks = (
         [] if rows and length is None else [f"rows of {length or config.max_seq_length or ASSUMED} tokens"]
     )
+    if config.tokenizer == "word" and words is None:
+        remarks.append(f"a vocabulary of {sizes.shape.vocabulary:,}")
     if why:
         remarks = [f"{why}: {', '.join(remarks) or 'rows as given'} are assumed"]
-    return Plan(config, sizes, devices, sharing, costed, examples, tuple(remarks))
+    return Plan(config, sizes, devices, sharing, costed, examples, words, tuple(remarks))
 
 
 def _cost(
@@ -268,7 +273,9 @@ def remedies(found: Plan, model_config: str | os.PathLike[str] | None = None) ->
             changed = load(found.config.model_dump(), keys, check_files=False)
         except UserError:
             continue  # keys that contradict the configuration's own
-        sizes = measure(on_meta(changed, model_config)) if changed.lora != found.config.lora else found.sizes
+        sizes = found.sizes
+        if changed.lora != found.config.lora:
+            sizes = measure(on_meta(changed, model_config, found.words))
         sharing: Sharing = "shards" if "fsdp=full" in keys else found.sharing
         loads = (each.stage.load.with_rows(changed.batch_size_training) for each in found.costs)
         most = max(memory(changed, sizes, each, sharing, found.devices).total for each in loads)

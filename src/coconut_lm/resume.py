@@ -143,7 +143,7 @@ def load_state(folder: Path, model: nn.Module, optimizer: Optimizer, accelerator
     except (Exception, CheckpointException) as error:  # a damaged pickle may raise anything
         raise UserError(
             f"{folder / STATE} cannot be gone on from",
-            given=([type(error).__name__, *str(error).split("\n")])[-1],
+            given=([type(error).__name__, *str(error).strip().split("\n")])[-1] or type(error).__name__,
             do=f"start another run from weights that are whole: {from_weights(folder)}",
         ) from error
     set_model_state_dict(model, state["model"], options=TRAINED)
@@ -185,13 +185,17 @@ def refuse_stateless(folder: RunFolder) -> None:
 
 def refuse_other(place: Path, found: Progress, expected: Progress) -> None:
     """A run goes on with the batches it began with."""
-    if found.data != expected.data:
-        raise UserError(
-            f"the training data has changed since {place} was saved",
-            given=expected.data,
-            expected=found.data,
-            do="put it back, or start a new run: name=...",
-        )
+    for which, before, now in (
+        ("training", found.data, expected.data),
+        ("validation", found.asked, expected.asked),  # the best accuracy so far would be another's
+    ):
+        if before and before != now:
+            raise UserError(
+                f"the {which} data has changed since {place} was saved",
+                given=now,
+                expected=before,
+                do="put it back, or start a new run: name=...",
+            )
     if found.global_batch != expected.global_batch:
         raise UserError(
             f"{place} was trained with another global batch",

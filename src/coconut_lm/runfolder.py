@@ -46,6 +46,8 @@ class Progress:
     """Rows of one optimizer step, all ranks together."""
     data: str = ""
     """Fingerprint of the training examples."""
+    asked: str = ""
+    """Fingerprint of the validation examples, which `best` is of."""
 
     @classmethod
     def read(cls, checkpoint: Path) -> "Progress":

@@ -115,7 +115,7 @@ class Schema(Section):
     ] = ()
     """Trackers besides metrics.jsonl, which is always written."""
     backend: Literal["auto", "torch", "mlx"] = "auto"
-    """What computes; auto is torch, or mlx where only that is installed."""
+    """What computes; auto is torch. mlx is not there yet."""
 
     # method and curriculum
     method: Method
@@ -139,9 +139,9 @@ class Schema(Section):
     num_epochs: PositiveInt = 25
     """Epoch at which training ends, counted from 0 and not from resume."""
     resume: NonNegativeInt = 0
-    """First epoch, counted from 0; in evaluation it selects the stage."""
+    """First epoch, counted from 0; in evaluation, above 0 it selects the stage."""
     eval_stage: NonNegativeInt | None = None
-    """Stage that is evaluated; null is the stage that resume or the current epoch implies."""
+    """Stage that is evaluated; null is what resume implies, the checkpoint's own, or the current epoch's."""
     pause_tokens: NonNegativeInt | None = None
     """Pause tokens of method pause; null is c_thought * max_latent_stage."""
     icot: Icot = Icot()

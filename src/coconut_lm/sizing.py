@@ -35,9 +35,14 @@ class Sizes:
     adapters: Adapters | None = None
 
 
-def on_meta(config: Config, model_config: str | os.PathLike[str] | None = None) -> nn.Module:
-    """The run's model with its adapters, without storage."""
+def on_meta(
+    config: Config, model_config: str | os.PathLike[str] | None = None, words: int | None = None
+) -> nn.Module:
+    """The run's model with its adapters, without storage. A new model has a row for each of the tokenizer's
+    `words`, where they are known."""
     base_config = _base_config(config, model_config)
+    if words and str(config.model_id or config.model_config_path).endswith(".json"):
+        base_config.get_text_config().vocab_size = words
     old = base_config.get_text_config().vocab_size
     filler = METHODS[config.method].filler
     ids = [old + number for number in range({None: 0, "latent": 3, "pause": 4}[filler])]

@@ -38,6 +38,11 @@ class LatentTokens:
     eos: int
     pad: int
 
+    @property
+    def before(self) -> int:
+        """How many tokens the tokenizer has without them."""
+        return min(self.start, self.end, self.latent)
+
 
 def add_latent_tokens(tokenizer: Any, pause: bool = False) -> LatentTokens:
     """Gives a tokenizer the tokens it lacks, as ordinary ones that decoding keeps, and padding."""

@@ -40,6 +40,9 @@ class Data:
     examples: Sequence[Example]
     task: Task
     fingerprint: str = ""
+    """Of the training examples."""
+    asked: str = ""
+    """Fingerprint of the validation examples."""
 
 
 class Watch:
@@ -97,7 +100,10 @@ class Trainer:
         self.record: dict[str, Any] | None = None  # of the last epoch
         self.optimizer = self._optimizer()
         self.progress = Progress(
-            epoch=config.resume, global_batch=self.order.batch_size, data=data.fingerprint
+            epoch=config.resume,
+            global_batch=self.order.batch_size,
+            data=data.fingerprint,
+            asked=data.asked,
         )
         torch.manual_seed(config.seed + self.place.rank)  # dropout of a rank's own, whatever was drawn before
         self.stop, self.stopping = resume.Stop(), False  # what was heard here, what the ranks agreed on

@@ -1,4 +1,7 @@
-"""What the README shows can be typed: its commands and its Python, in a folder of their own."""
+"""What the README and the pages of docs show can be typed, in a folder of their own.
+
+Pages about one command are typed in the tests of that command.
+"""
 
 import re
 import shlex
@@ -28,7 +31,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def typed(line: str) -> None:
-    words = [re.sub(r"^\d{4,}$", "30", word) for word in shlex.split(line)]
+    words = [
+        str(max(8, int(word) // 50)) if word.isdigit() and len(word) > 2 else word
+        for word in shlex.split(line)
+    ]
     assert words[0] == "coconut-lm", line
     result = CliRunner().invoke(app, words[1:])
     assert result.exit_code == 0, f"{line}\n{result.output}"
@@ -39,6 +45,16 @@ def test_the_commands_run_in_their_order(folder: Path) -> None:
     assert len(lines) >= 6
     for line in lines:
         typed(line)
+
+
+@pytest.mark.parametrize("page", ["training", "data", "scale"])
+def test_the_commands_of_a_page_run_in_their_order(folder: Path, page: str) -> None:
+    text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if line.startswith("coconut-lm ")]
+    assert len(lines) >= 2
+    for line in lines:
+        if "file:///" not in line:  # a folder that is another's
+            typed(line)
 
 
 def test_the_make_targets_are_there() -> None:

@@ -236,6 +236,20 @@ def test_a_model_with_its_tokenizer_from_a_folder() -> None:
     assert isinstance(AutoModelForCausalLM.from_pretrained(folder().checkpoint(1)), CoconutForCausalLM)
 
 
+@pytest.mark.parametrize(("more", "stage"), [([], 2), (["resume=1"], 1), (["resume=1", "eval_stage=0"], 0)])
+def test_only_eval_asks_as_the_checkpoint_was_trained_last(more: list[str], stage: int) -> None:
+    """`resume` of a run that began at its beginning says nothing of its end."""
+    well("run", "a.yaml")
+    well("run", "a.yaml", "only_eval=true", f"load_model_path={folder().path}", "name=b", *more)
+    (kept,) = folder("b").path.glob("eval/*/metrics.json")
+    assert json.loads(kept.read_text("utf-8"))["stage"] == stage
+
+
+def test_no_training_where_nothing_computes_it() -> None:
+    done = command("run", "a.yaml", "backend=mlx")
+    assert done.code == 2 and "mlx" in done.err and not folder().metrics.exists()
+
+
 @pytest.mark.parametrize("thoughts", [0, 2])
 def test_only_eval(thoughts: int) -> None:
     well("run", "a.yaml")

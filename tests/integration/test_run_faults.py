@@ -221,6 +221,14 @@ def test_training_data_that_changed() -> None:
     assert left() == before
 
 
+def test_validation_data_that_changed() -> None:
+    """The best accuracy so far is that of other questions."""
+    before = two_epochs()
+    write_examples("valid.json", read_examples("valid.json")[::-1], force=True)
+    assert "the validation data has changed" in wrongly()
+    assert left() == before
+
+
 def test_another_configuration() -> None:
     before = two_epochs()
     said = wrongly("a.yaml", "lr=0.5", "c_thought=2", "save_steps=1")

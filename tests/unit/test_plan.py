@@ -10,6 +10,7 @@ from tiny import FAMILIES, base_model, thinking
 
 from coconut_lm import plan as room
 from coconut_lm.adapters import add_lora
+from coconut_lm.assembly import assemble
 from coconut_lm.config import Config, load
 from coconut_lm.costs import Load
 from coconut_lm.data import prosqa
@@ -113,6 +114,20 @@ def test_with_data_the_widest_batch_is_found(tmp_path: Path) -> None:
     assert first.tokens == pytest.approx(lengths.mean() + 2)
     assert lengths.max() + 2 <= first.load.columns <= lengths.max() + 20
     assert last.load.thoughts == 6 and last.load.supervised < first.load.supervised
+
+
+def test_a_new_model_has_a_row_for_each_word(tmp_path: Path) -> None:
+    examples = list(prosqa.make(30, seed=1, nodes=8, edges=6, hops=3, shape="sized"))
+    write_examples(tmp_path / "train.json", examples)
+    shape = Path(__file__).parents[2] / "configs" / "models" / "tiny.json"
+    given = config(tokenizer="word", model_id=str(shape), train_path=str(tmp_path / "train.json"))
+    run = assemble(given, lambda: (" ".join([e.question, *e.steps, e.answer]) for e in examples)).model
+    found = plan(given)
+    assert found.sizes.parameters == sum(weight.numel() for weight in run.parameters())
+    adapted = next(each for each in remedies(found) if "lora.r=16" in each.keys)
+    assert adapted.bytes < found.worst().total
+    (remark,) = plan(config(tokenizer="word", model_id=str(shape))).remarks
+    assert "a vocabulary of 50,260 are assumed" in remark
 
 
 def test_what_is_missing_is_said(tmp_path: Path) -> None:
