@@ -86,7 +86,7 @@ class Checkup:
         told += [f"{unanswered} without an answer"] if unanswered else []
         told += [f"{both} questions in both"] if both else []
         told += [f"of several tasks: {', '.join(sorted(tasks))}"] if len(tasks) > 1 else []
-        ok = not unanswered and len(tasks) < 2
+        ok = not unanswered and len(tasks) < 2 and both < len(self.valid)
         shown = tuple(survey_tables(str(self.config.train_path), found["train"]))
         return Finding("data", ok, "; ".join(told), {**found, "in_both": both}, shown)
 

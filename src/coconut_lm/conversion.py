@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, GenerationConfig, PreTrainedModel
+from transformers import AutoConfig, GenerationConfig, PreTrainedConfig, PreTrainedModel
 
 from coconut_lm import assembly, checkpoint, tokens
 from coconut_lm import base as bases
@@ -93,7 +93,7 @@ def _of_weights(
     if weights.adapter is not None:
         _asked_to_merge(merge, weights.place)
     thinks = weights.thinks if method is None else METHODS[method].filler is not None
-    base = _base(weights, config)
+    base = _base(weights, config, tokenizer)
     words = _tokenizer(tokenizer, config, weights.place)
     if not weights.thinks:
         checkpoint.load_base(base, weights)
@@ -111,7 +111,7 @@ def _asked_to_merge(merge: bool, place: str | Path) -> None:
         raise UserError(f"{place} holds adapters", do="add --merge to work them into the base's weights")
 
 
-def _base(weights: Weights, config: str | None) -> PreTrainedModel:
+def _base(weights: Weights, config: str | None, tokenizer: str | None) -> PreTrainedModel:
     """A base of the weights' shape; where they are adapters alone, with its own weights."""
     if weights.config is not None and config is None:
         return bases.new(weights.config.base_config, dtype=weights.dtype)
@@ -123,7 +123,11 @@ def _base(weights: Weights, config: str | None) -> PreTrainedModel:
             do="add --config: the base's configuration (JSON, folder or hub id), or the run's YAML",
         )
     if weights.adapter is None:
-        return bases.new(_found(AutoConfig.from_pretrained, place), dtype=weights.dtype)
+        shape = _found(AutoConfig.from_pretrained, place)
+        if "vocab_size" not in PreTrainedConfig.get_config_dict(place)[0]:  # a shape for any tokenizer
+            words = _tokenizer(tokenizer, config, weights.place)
+            shape.get_text_config().vocab_size = tokens.latent_tokens(words).before
+        return bases.new(shape, dtype=weights.dtype)
     if place.endswith(".json"):
         raise UserError("adapters need the base's weights", given=place, expected="its folder or hub id")
     base: PreTrainedModel = _found(bases.load, place, 0)

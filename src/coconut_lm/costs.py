@@ -177,11 +177,6 @@ class Load:
         return replace(self, rows=rows, supervised=max(1, self.supervised * rows // self.rows))
 
 
-def cache_bytes(shape: Shape, rows: int, columns: int, size: int = 2) -> int:
-    """Keys and values of a batch."""
-    return 2 * shape.layers * shape.kept * rows * columns * size
-
-
 @dataclass(frozen=True)
 class Activations:
     """Bytes of one forward and backward, beside weights and their gradients."""

@@ -85,18 +85,7 @@ class Trainer:
         if config.compile:
             parallel.compile_parts(self.heart)
         self.model = parallel.distribute(self.heart, accelerator, sharded)
-        self.validator = Validator(
-            config=config,
-            loaded=loaded,
-            model=self.model,
-            rows=data.valid,
-            examples=data.examples,
-            task=data.task,
-            accelerator=accelerator,
-            sharded=sharded,
-            answered=self.watch.answered,
-            asked_to_stop=lambda: self.stop.asked,
-        )
+        self.validator = self._validator(sharded)
         self.record: dict[str, Any] | None = None  # of the last epoch
         self.optimizer = self._optimizer()
         self.progress = Progress(
@@ -107,6 +96,20 @@ class Trainer:
         )
         torch.manual_seed(config.seed + self.place.rank)  # dropout of a rank's own, whatever was drawn before
         self.stop, self.stopping = resume.Stop(), False  # what was heard here, what the ranks agreed on
+
+    def _validator(self, sharded: bool) -> Validator:
+        return Validator(
+            config=self.config,
+            loaded=self.loaded,
+            model=self.model,
+            rows=self.data.valid,
+            examples=self.data.examples,
+            task=self.data.task,
+            accelerator=self.accelerator,
+            sharded=sharded,
+            answered=self.watch.answered,
+            asked_to_stop=lambda: self.stop.asked,
+        )
 
     # -- the loop --
 

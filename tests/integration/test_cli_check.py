@@ -73,6 +73,11 @@ def test_what_is_shown() -> None:
     assert not Path("runs/a").exists()
 
 
+def test_validation_on_what_was_trained_on_is_off() -> None:
+    done = check("--brief", "train_path=valid.json")
+    assert done.exit_code == 1 and "OFF  data" in done.stdout and "4 questions in both" in done.stdout
+
+
 def test_the_figures_are_there_for_machines() -> None:
     found = findings("c_thought=2")
     assert found["rows"]["stages"]["2"]["thoughts"] == 4

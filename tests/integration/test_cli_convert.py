@@ -219,6 +219,16 @@ def test_another_base_is_said() -> None:
     assert "another vocabulary" in wrongly("checkpoint_1", "ours", "--to", "hf", *GIVEN)
 
 
+def test_a_shape_without_a_vocabulary_has_that_of_the_tokenizer() -> None:
+    foreign.published_file(source(), Path("checkpoint_1"))
+    content = json.loads(Path("base.json").read_text())
+    del content["vocab_size"]
+    Path("base.json").write_text(json.dumps(content))
+    assert "add --tokenizer" in wrongly("checkpoint_1", "ours", "--to", "hf", "--config", "base.json")
+    well("checkpoint_1", "ours", "--to", "hf", *GIVEN)
+    assert torch.equal(logits(opened("ours")), logits(source()))
+
+
 def test_nothing_is_replaced_unasked() -> None:
     foreign.published_file(source(), Path("checkpoint_1"))
     Path("ours").mkdir()

@@ -147,8 +147,3 @@ def test_training_costs_three_forwards_and_less_where_weights_are_frozen() -> No
     assert costs.flops_of_training(shape, 10, 4) == 3 * (layers + logits)
     assert costs.flops_of_training(shape, 10, 4, recompute=True) == 4 * layers + 3 * logits
     assert costs.flops_of_training(shape, 10, 4, adapters=True) == 2 * (layers + logits)
-
-
-def test_a_cache_holds_keys_and_values() -> None:
-    shape = Shape(32, 4096, 32, 8, 128, 14336, 128256)
-    assert costs.cache_bytes(shape, 1, 1) == 131072

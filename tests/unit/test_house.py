@@ -100,10 +100,12 @@ def test_every_public_name_is_there() -> None:
 
 def test_functions_and_files_keep_the_size_of_the_house() -> None:
     long_files = [str(p) for p in PACKAGE.rglob("*.py") if len(p.read_text("utf-8").splitlines()) > 350]
+    most = {"train.py": 40}  # two screens for a loop that is read
     long_functions = [
         f"{path.name}:{node.lineno} {node.name}"
         for path in PACKAGE.rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.FunctionDef) and (node.end_lineno or 0) - node.lineno + 1 > 60
+        if isinstance(node, ast.FunctionDef)
+        and (node.end_lineno or 0) - node.lineno + 1 > most.get(path.name, 60)
     ]
     assert not long_files and not long_functions
