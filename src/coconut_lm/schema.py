@@ -38,7 +38,7 @@ def _also(*readings: tuple[Any, Any]) -> BeforeValidator:
 def _listed(value: Any) -> Any:
     if value in (None, "None", "none"):
         return ()
-    return (value,) if isinstance(value, str) else value
+    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
 
 
 Text = Annotated[str, Field(min_length=1)]

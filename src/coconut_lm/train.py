@@ -87,6 +87,7 @@ class Trainer:
         self.model = parallel.distribute(self.heart, accelerator, sharded)
         self.validator = self._validator(sharded)
         self.record: dict[str, Any] | None = None  # of the last epoch
+        self.warned: set[str] = set()
         self.optimizer = self._optimizer()
         self.progress = Progress(
             epoch=config.resume,
@@ -273,11 +274,18 @@ class Trainer:
         )
         self.tracker.log("epoch", step=self.progress.step, **record)
         self.watch.validated(record, predictions)
-        for text in monitors.warnings(record.get("monitors", {})):
-            self.watch.note(text)
+        self._warn(record.get("monitors", {}))
         kept = whole and (best or not self.config.save_only_improve)
         self._save(self.folder.checkpoint(epoch + 1) if kept else self.folder.step(self.progress.step))
         return True
+
+    def _warn(self, figures: dict[str, Any]) -> None:
+        """Of what looks like collapse, once for each piece of advice, which stands behind the figures."""
+        for text in monitors.warnings(figures):
+            advice = text.rpartition(":")[2]
+            if advice not in self.warned:
+                self.watch.note(text)
+            self.warned.add(advice)
 
     def _train_loss(self, epoch: int) -> float | None:
         """Of all steps of the epoch, those before an interruption too."""

@@ -20,6 +20,7 @@ from coconut_lm.data.example import read_examples
 from coconut_lm.methods import METHODS
 from coconut_lm.runfolder import Progress
 from coconut_lm.tokens import word_tokenizer
+from coconut_lm.train import Watch
 from coconut_lm.validation import Validator
 
 STEP = {"kind", "step", "epoch", "stage", "loss", "lr", "grad_norm", "tokens", "tokens_per_second", "seconds"}
@@ -93,6 +94,18 @@ def test_what_a_run_leaves() -> None:
     }
     assert not list(Path("runs").rglob("*.partial"))
     assert [(path / "state").exists() for path in run.checkpoints()] == [False, False, True]
+
+
+def test_a_warning_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    epochs = iter(range(100))
+    said: list[str] = []
+    monkeypatch.setattr(
+        "coconut_lm.monitors.warnings", lambda _: [f"seen {next(epochs)} times: look", "x: y"]
+    )
+    watch = Watch()
+    watch.note = said.append  # type: ignore[method-assign]
+    train(watch, num_epochs=3)
+    assert said == ["seen 0 times: look", "x: y"]
 
 
 def test_a_learned_window_is_in_the_figures() -> None:

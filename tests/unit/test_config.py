@@ -94,10 +94,12 @@ def test_spellings_of_the_systems() -> None:
     assert [quick(latent_variant=v).latent_variant for v in ("basic", "coconut", "None", None)] == [
         "coconut"
     ] * 4
-    assert [quick(report_to=v).report_to for v in ("wandb", "none", None, ["wandb", "trackio"])] == [
+    both = (["wandb", "trackio"], "wandb, trackio")
+    assert [quick(report_to=v).report_to for v in ("wandb", "none", None, *both)] == [
         ("wandb",),
         (),
         (),
+        ("wandb", "trackio"),
         ("wandb", "trackio"),
     ]
 
