@@ -17,19 +17,20 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
-from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from coconut_lm.collate import Batch, collate, collate_prompts
 from coconut_lm.data import prosqa
 from coconut_lm.data.example import Example
 from coconut_lm.errors import UserError
+from coconut_lm.feed import tensors
 from coconut_lm.files import atomic_write
 from coconut_lm.methods import Curriculum, Row, Rows
 from coconut_lm.model import CoconutForCausalLM
 from coconut_lm.statistics import wilson
 from coconut_lm.tokens import LatentTokens, add_latent_tokens, encode, word_tokenizer
 
+CPU = torch.device("cpu")
 HOPS = 2
 STEPS_A_MINUTE = 700  # of one core; fixed, so that a seed makes a run repeat on any machine
 SHARES = (6 / 14, 3 / 14, 5 / 14)  # of the steps, by stage
@@ -115,7 +116,7 @@ class Job:
             for _ in range(count):
                 self.model.train()
                 batch = self.batch(stage)
-                loss = self.model(**tensors(batch), columns=batch.columns).loss
+                loss = self.model(**tensors(batch, CPU), columns=batch.columns).loss
                 loss.backward()
                 torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
                 optimizer.step()
@@ -135,17 +136,12 @@ class Job:
 
     def write(self, prompts: Sequence[Row]) -> list[str]:
         """What the model writes after each prompt, greedily."""
-        batch = tensors(collate_prompts(prompts, self.tokens))
+        batch = tensors(collate_prompts(prompts, self.tokens), CPU)
         ids, mask = batch["input_ids"], batch["attention_mask"]
         new = self.model.generate(
             input_ids=ids, attention_mask=mask, max_new_tokens=2 * HOPS + 6, do_sample=False
         )
         return self.tokenizer.batch_decode(new[:, ids.shape[1] :], skip_special_tokens=True)
-
-
-def tensors(batch: Batch) -> dict[str, Tensor]:
-    names = ("input_ids", "attention_mask", "labels", "position_ids")
-    return {name: torch.from_numpy(getattr(batch, name)) for name in names}
 
 
 def run(out: Path, minutes: float = 2.0, seed: int = 0) -> list[Measured]:
