@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow check format bench clean help
+.PHONY: demo test test-slow check format bench docs clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -12,6 +12,7 @@ help:
 	@echo "make test       the tests (minutes)          make test-slow  the long ones"
 	@echo "make check      ruff and mypy                make format     let ruff rewrite"
 	@echo "make bench      against the reference algorithm, on this machine"
+	@echo "make docs       the documentation as a site: open site/index.html"
 
 # The stamp is younger than what it was installed from, or the installation is repeated.
 $(STAMP): pyproject.toml constraints.txt
@@ -42,5 +43,8 @@ format: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python benchmarks/bench.py
 
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+
 clean:
-	rm -rf $(VENV) build dist demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist demo site .pytest_cache .mypy_cache .ruff_cache .hypothesis

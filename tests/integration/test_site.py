@@ -1,0 +1,79 @@
+"""The site builds without a warning, leaves no page out, and asks nothing of a network."""
+
+import re
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import pytest
+
+import coconut_lm
+from coconut_lm.schema import Icot, Lora, Schema
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+pytest.importorskip("mkdocs", reason="mkdocs is not installed")
+FETCHED = re.compile(r"<(?:script|link|img|iframe)\b[^>]*?(?:src|href)=[\"']?(?:https?:)?//[^>]*>")
+BODY = re.compile(r"<article.*?>(.*)</article>", flags=re.S)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("site")
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(place)]
+    done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return place
+
+
+def text_of(page: Path) -> str:
+    (body,) = BODY.findall(page.read_text(encoding="utf-8"))
+    return re.sub(r"<[^>]+>", " ", body)
+
+
+def test_every_page_of_docs_is_in_the_nav() -> None:
+    nav = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    pages = {path.relative_to(DOCS).with_suffix(".md").as_posix() for path in DOCS.rglob("*.md")}
+    pages |= {path.with_suffix(".md").name for path in DOCS.glob("*.ipynb")}
+    assert not {page for page in pages if not re.search(rf": {re.escape(page)}$", nav, flags=re.M)}
+
+
+def test_no_page_is_empty(site: Path) -> None:
+    pages = [page for page in site.rglob("*.html") if page.name != "404.html"]
+    assert len(pages) > 20
+    assert not {str(page) for page in pages if len(text_of(page).split()) < 50}
+
+
+def test_nothing_is_fetched(site: Path) -> None:
+    found = {tag for page in site.rglob("*.html") for tag in FETCHED.findall(page.read_text("utf-8"))}
+    styles = {
+        path.name for path in site.rglob("*.css") if re.search(r"url\(.?https?:", path.read_text("utf-8"))
+    }
+    assert not found and not styles
+
+
+def test_every_key_and_every_command_is_there(site: Path) -> None:
+    keys = (site / "reference" / "keys.html").read_text(encoding="utf-8")
+    wanted = {*Schema.model_fields, *(f"icot.{key}" for key in Icot.model_fields)}
+    wanted |= {f"lora.{key}" for key in Lora.model_fields}
+    assert wanted == set(re.findall(r'<h3 id="([^"]+)"', keys))
+    named = set(
+        re.findall(r"<h2 [^>]*>coconut-lm ([^<]+)", (site / "reference" / "commands.html").read_text())
+    )
+    files = {path.stem for path in (ROOT / "src/coconut_lm/commands").glob("[a-z]*.py")}
+    assert {command.split()[0] for command in named} == files
+    assert "data make prosqa" in named
+
+
+def test_every_exported_name_is_in_the_reference(site: Path) -> None:
+    lines = zlib.decompress((site / "objects.inv").read_bytes().split(b"\n", 4)[4]).decode().splitlines()
+    known = {line.split()[0] for line in lines}
+    exported = {f"coconut_lm.{room}.{name}" for name, room in coconut_lm._EXPORTS.items()}
+    assert not exported - known, "no page of docs/api names it"
+
+
+def test_files_outside_docs_came_along(site: Path) -> None:
+    training = (site / "training.html").read_text(encoding="utf-8")
+    assert 'href="configs/index.html"' in training
+    assert "one claim" in text_of(site / "configs" / "index.html")
