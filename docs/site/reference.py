@@ -18,9 +18,9 @@ from coconut_lm.schema import Icot, Lora, Schema, Section, allowed
 
 KEYS = """# Configuration keys
 
-A run is a YAML file of these keys. One that is missing has its default. One that is unknown, that stands there
-twice or contradicts another is refused before a model loads; `coconut-lm check` looks without training. On the
-command line they are `key=value` and `section.key=value`: `coconut-lm run x.yaml lr=1e-5 lora.r=16`.
+A run is a YAML file of these keys. One that is missing has its default. One that is unknown, stands there
+twice or contradicts another is refused before a model loads; `coconut-lm check` looks without training.
+On the command line they are `key=value` and `section.key=value`: `coconut-lm run x.yaml lr=1e-5 lora.r=16`.
 """
 
 COMMANDS = """# Commands
@@ -99,4 +99,5 @@ def _options(command: Any, context: Any) -> Iterator[str]:
     for parameter in command.params:
         if record := parameter.get_help_record(context):
             spelled, meaning = record
-            yield f"| `{spelled}` | {_plain(html.escape(meaning, quote=False)).replace('|', '&#124;')} |"
+            names = ", ".join(f"`{name}`" for name in spelled.split(", "))
+            yield f"| {names} | {_plain(html.escape(meaning, quote=False)).replace('|', '&#124;')} |"

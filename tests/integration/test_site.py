@@ -1,6 +1,10 @@
 """The site builds without a warning, leaves no page out, and asks nothing of a network."""
 
+import importlib.util
+import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 import zlib
@@ -15,6 +19,7 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 pytest.importorskip("mkdocs", reason="mkdocs is not installed")
 FETCHED = re.compile(r"<(?:script|link|img|iframe)\b[^>]*?(?:src|href)=[\"']?(?:https?:)?//[^>]*>")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 BODY = re.compile(r"<article.*?>(.*)</article>", flags=re.S)
 
 
@@ -77,3 +82,55 @@ def test_files_outside_docs_came_along(site: Path) -> None:
     training = (site / "training.html").read_text(encoding="utf-8")
     assert 'href="configs/index.html"' in training
     assert "one claim" in text_of(site / "configs" / "index.html")
+
+
+def test_search_works_from_a_folder_and_pages_fit_a_phone(site: Path) -> None:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    browser = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        pytest.skip("no Chromium here; $CHROMIUM may name one")
+    asked: list[str] = []
+    complaints: list[str] = []
+    with sync_api.sync_playwright() as playwright:
+        sandbox = [] if os.geteuid() else ["--no-sandbox"]  # Chromium has none for root
+        chromium = playwright.chromium.launch(executable_path=browser, args=sandbox)
+        page = chromium.new_page(viewport={"width": 390, "height": 844})
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda request: asked.append(request.url))
+        for file in sorted(site.rglob("*.html")):
+            if file.name != "404.html":  # made for the root of a server
+                page.goto(file.as_uri())
+                assert page.evaluate("document.documentElement.scrollWidth") <= 390, file
+        page.set_viewport_size({"width": 1280, "height": 844})
+        page.goto((site / "index.html").as_uri())
+        page.click("input[name=query]")
+        page.keyboard.type("uniform_prob")
+        page.wait_for_selector(".md-search-result__item a[href$='keys.html?h=uniform_prob#uniform_prob']")
+        chromium.close()
+    assert not complaints
+    assert not [url for url in asked if not url.startswith(("file:", "data:"))]
+
+
+def test_a_notebook_becomes_a_page_with_its_outputs(tmp_path: Path) -> None:
+    spec = importlib.util.spec_from_file_location("notebooks", DOCS / "site" / "notebooks.py")
+    assert spec and spec.loader
+    notebooks = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(notebooks)
+    outputs = [
+        {"output_type": "stream", "text": ["2\n", "3\n"]},
+        {"output_type": "display_data", "data": {"image/png": "aGk=\n", "text/plain": "<Figure>"}},
+        {"output_type": "execute_result", "data": {"text/plain": ["<b>four</b>"]}},
+    ]
+    cells = [
+        {"cell_type": "markdown", "source": ["# First\n", "steps"]},
+        {"cell_type": "code", "source": "print(2)", "outputs": outputs},
+        {"cell_type": "code", "source": "", "outputs": []},
+    ]
+    path = tmp_path / "tour.ipynb"
+    path.write_text(json.dumps({"cells": cells}), encoding="utf-8")
+    text = notebooks.markdown(path)
+    assert text.startswith("# First\nsteps\n\n<a") and 'href="tour.ipynb" download' in text
+    assert "```python\nprint(2)\n```" in text and "2\n3\n```" in text
+    assert '"data:image/png;base64,aGk="' in text and "<Figure>" not in text
+    assert "\n<b>four</b>\n```" in text  # text, not HTML
