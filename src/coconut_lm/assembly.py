@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from coconut_lm import base as bases
 from coconut_lm import checkpoint, feedback, tokens
@@ -168,7 +168,7 @@ def _of_checkpoint(place: str, size: int, end: int, kwargs: dict[str, Any]) -> P
             given="weights without config.json",
             do="name the model: model_id=...",
         )
-    shape = AutoConfig.from_pretrained(path)
+    shape = bases.shape(path)
     if not isinstance(shape, CoconutConfig):
         return bases.load(path, size, end, **kwargs)
     shape.base_config.vocab_size = size if shape.thinks else shape.base_config.vocab_size
@@ -225,7 +225,7 @@ def _weights_alone(path: Path, config: Config | None) -> Loaded:
 def _opened(source: str | Path, tokenizer: Any) -> PreTrainedModel:
     """Of our kind, or a base, which does not think."""
     try:
-        shape = AutoConfig.from_pretrained(source)
+        shape = bases.shape(source)
     except (OSError, ValueError) as error:
         raise UserError(
             "no model could be loaded",

@@ -11,22 +11,31 @@ from transformers.activations import NewGELUActivation
 from coconut_lm.errors import UserError
 
 
+def shape(source: str | os.PathLike[str], **kwargs: Any) -> PreTrainedConfig:
+    """What a folder, a JSON file or a hub id says of a model. Code that comes with it is never run."""
+    return AutoConfig.from_pretrained(source, trust_remote_code=False, **kwargs)
+
+
 def load(
-    source: str | os.PathLike[str], vocabulary_size: int, end: int | None = None, **kwargs: Any
+    source: str | os.PathLike[str],
+    vocabulary_size: int,
+    end: int | None = None,
+    trust_remote_code: bool = False,
+    **kwargs: Any,
 ) -> PreTrainedModel:
     """A hub id or folder with its weights; a config JSON as a new model with a row for each token, for texts
     that end with token `end`."""
     if str(source).endswith(".json"):
         ends = {"bos_token_id": end, "eos_token_id": end} if end is not None else {}
-        return new(AutoConfig.from_pretrained(source, vocab_size=vocabulary_size, **ends), **kwargs)
-    return AutoModelForCausalLM.from_pretrained(source, **kwargs)
+        return new(shape(source, vocab_size=vocabulary_size, **ends), **kwargs)
+    return AutoModelForCausalLM.from_pretrained(source, trust_remote_code=trust_remote_code, **kwargs)
 
 
 def new(config: PreTrainedConfig, **kwargs: Any) -> PreTrainedModel:
     """From scratch; quantised weights are for models that have some."""
     if "quantization_config" in kwargs:
         raise UserError("a model from scratch has no weights to quantise", do="leave lora.quantize out")
-    return AutoModelForCausalLM.from_config(config, **kwargs)
+    return AutoModelForCausalLM.from_config(config, trust_remote_code=False, **kwargs)
 
 
 def fuse_gelu(base: PreTrainedModel) -> None:

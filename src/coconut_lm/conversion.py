@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, GenerationConfig, PreTrainedConfig, PreTrainedModel
+from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
 
 from coconut_lm import assembly, checkpoint, tokens
 from coconut_lm import base as bases
@@ -123,7 +123,7 @@ def _base(weights: Weights, config: str | None, tokenizer: str | None) -> PreTra
             do="add --config: the base's configuration (JSON, folder or hub id), or the run's YAML",
         )
     if weights.adapter is None:
-        shape = _found(AutoConfig.from_pretrained, place)
+        shape = _found(bases.shape, place)
         if "vocab_size" not in PreTrainedConfig.get_config_dict(place)[0]:  # a shape for any tokenizer
             words = _tokenizer(tokenizer, config, weights.place)
             shape.get_text_config().vocab_size = tokens.latent_tokens(words).before

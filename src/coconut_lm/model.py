@@ -81,7 +81,7 @@ class CoconutForCausalLM(PreTrainedModel, GenerationMixin):
 
     def __init__(self, config: CoconutConfig, base: PreTrainedModel | None = None) -> None:
         super().__init__(config)
-        self.base_causallm = AutoModelForCausalLM.from_config(config.base_config) if base is None else base
+        self.base_causallm = bases.new(config.base_config) if base is None else base
         bases.fuse_gelu(self.base_causallm)
         self.feedback = build(**config.feedback, hidden_size=config.get_text_config().hidden_size)
         # peft reads these from the outermost model: without them an adapter would part tied embeddings.

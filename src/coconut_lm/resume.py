@@ -21,7 +21,6 @@ from accelerate import Accelerator
 from safetensors import SafetensorError
 from torch import nn
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
@@ -34,6 +33,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from torch.optim import Optimizer
 
 from coconut_lm.errors import UserError
+from coconut_lm.plainstate import PlainPlanner, PlainReader
 from coconut_lm.runfolder import STATE, Progress, RunFolder
 
 PARTIAL, OLD = ".partial", ".old.partial"
@@ -136,7 +136,12 @@ def load_state(folder: Path, model: nn.Module, optimizer: Optimizer, accelerator
     try:
         _leave_out_unused(state, folder)
         with _alone():
-            load(state, checkpoint_id=folder / STATE, no_dist=accelerator.num_processes == 1)
+            load(
+                state,
+                storage_reader=PlainReader(folder / STATE),
+                planner=PlainPlanner(),
+                no_dist=accelerator.num_processes == 1,
+            )
         drawn = folder / STATE / f"random_{rank}.pt"
         known = rank == 0 or drawn.is_file()  # there may be more ranks than before
         random = torch.load(drawn, weights_only=True) if known else None
@@ -160,7 +165,7 @@ def from_weights(checkpoint: Path) -> str:
 
 def _leave_out_unused(state: dict[str, Any], folder: Path) -> None:
     """A weight that no step has used yet has no state, where a fresh optimizer makes room for all."""
-    saved = FileSystemReader(folder / STATE).read_metadata().state_dict_metadata
+    saved = PlainReader(folder / STATE).read_metadata().state_dict_metadata
     states = state["optimizer"]["state"]
     state["optimizer"]["state"] = {n: s for n, s in states.items() if f"optimizer.state.{n}.step" in saved}
 

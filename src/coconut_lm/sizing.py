@@ -7,8 +7,9 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
+from transformers import PreTrainedConfig
 
+from coconut_lm import base as bases
 from coconut_lm import feedback
 from coconut_lm.adapters import add_lora
 from coconut_lm.assembly import heart
@@ -49,7 +50,7 @@ def on_meta(
     base_config.get_text_config().vocab_size = old + len(ids)
     start, end, latent, pause = (*ids, *[None] * 4)[:4]
     with torch.device("meta"):
-        base = AutoModelForCausalLM.from_config(base_config)
+        base = bases.new(base_config)
         given = CoconutConfig(base.config, start, end, latent, pause, feedback.settings(config))
         model = CoconutForCausalLM(given, base=base)
         if config.lora is None:
@@ -61,7 +62,7 @@ def _base_config(config: Config, model_config: str | os.PathLike[str] | None) ->
     source = str(model_config or config.model_id or config.model_config_path or config.load_model_path)
     place = source if Path(source).exists() else _shipped(source.split("/")[-1]) or source
     try:
-        found = AutoConfig.from_pretrained(place)
+        found = bases.shape(place)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
             "what shape this model has is not known here",

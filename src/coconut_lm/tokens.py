@@ -57,7 +57,7 @@ def load_tokenizer(source: str | os.PathLike[str], pause: bool = False) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UserError(
             "no tokenizer could be loaded",
