@@ -1,5 +1,6 @@
 """The site builds without a warning, leaves no page out, and asks nothing of a network."""
 
+import html
 import importlib.util
 import json
 import os
@@ -134,3 +135,8 @@ def test_a_notebook_becomes_a_page_with_its_outputs(tmp_path: Path) -> None:
     assert "```python\nprint(2)\n```" in text and "2\n3\n```" in text
     assert '"data:image/png;base64,aGk="' in text and "<Figure>" not in text
     assert "\n<b>four</b>\n```" in text  # text, not HTML
+
+
+def test_docstrings_are_plain_text_with_examples(site: Path) -> None:
+    assert "<unk>" in html.unescape(text_of(site / "api" / "rows.html"))
+    assert 'class="gp">&gt;&gt;&gt;' in (site / "api" / "runs.html").read_text(encoding="utf-8")  # a prompt
