@@ -4,11 +4,18 @@ from typing import Annotated
 
 import typer
 
+from coconut_lm import completion
+
 
 def check(
     config: Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file that trains.")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Keys that differ from the file's.")
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...",
+            help="Keys that differ from the file's.",
+            autocompletion=completion.overrides,
+        ),
     ] = None,
     brief: Annotated[
         bool, typer.Option("--brief", help="The checklist alone, without what it is of.")

@@ -6,11 +6,18 @@ from typing import Annotated
 
 import typer
 
+from coconut_lm import completion
+
 
 def plan(
     config: Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file.")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Keys that differ from the file's.")
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...",
+            help="Keys that differ from the file's.",
+            autocompletion=completion.overrides,
+        ),
     ] = None,
     devices: Annotated[int, typer.Option(metavar="N", min=1, help="GPUs, of all machines together.")] = 1,
     memory: Annotated[

@@ -4,13 +4,20 @@ from typing import Annotated
 
 import typer
 
+from coconut_lm import completion
+
 
 def run(
     config: Annotated[
         str, typer.Argument(metavar="CONFIG", help="A YAML file, or a run's folder to go on with.")
     ],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Keys that differ from the file's.")
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...",
+            help="Keys that differ from the file's.",
+            autocompletion=completion.overrides,
+        ),
     ] = None,
 ) -> None:
     """Train, or evaluate where the configuration says only_eval. The same command goes on after a stop.
