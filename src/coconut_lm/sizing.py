@@ -1,6 +1,7 @@
 """A run's model without storage, and counted."""
 
 import os
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,11 @@ from coconut_lm.methods import METHODS
 from coconut_lm.model import CoconutForCausalLM
 from coconut_lm.parallel import blocks
 
-SHIPPED = (Path("configs/models"), Path(__file__).parents[2] / "configs" / "models")
+SHIPPED = (
+    Path("configs/models"),
+    Path(__file__).parents[2] / "configs" / "models",
+    Path(sys.prefix) / "share" / "coconut-lm" / "models",  # of a wheel
+)
 
 
 @dataclass(frozen=True)
