@@ -78,7 +78,7 @@ class Trainer:
         self.accelerator, self.tracker, self.watch = accelerator, tracker, watch or Watch()
         ranks, accumulation = accelerator.num_processes, config.gradient_accumulation_steps
         self.place = Place(accelerator.process_index, ranks, accumulation)
-        self.order = Order(len(data.train), config.batch_size_training * accumulation * ranks, config.seed)
+        self.order = self.order_of(config, data.train, ranks)
         self.heart = heart(loaded.model)
         if config.gradient_checkpointing:
             self.heart.activation_checkpointing_enable()
@@ -97,6 +97,13 @@ class Trainer:
         )
         torch.manual_seed(config.seed + self.place.rank)  # dropout of a rank's own, whatever was drawn before
         self.stop, self.stopping = resume.Stop(), False  # what was heard here, what the ranks agreed on
+
+    @staticmethod
+    def order_of(config: Config, rows: Rows, ranks: int) -> Order:
+        """The global batches of every epoch."""
+        lengths = rows.examples.lengths() if config.group_by_length else None
+        size = config.batch_size_training * config.gradient_accumulation_steps * ranks
+        return Order(len(rows), size, config.seed, lengths)
 
     def _validator(self, sharded: bool) -> Validator:
         return Validator(

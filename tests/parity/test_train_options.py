@@ -12,9 +12,13 @@ import torch
 from torch._dynamo.utils import counters
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
-from coconut_lm import launch
+from coconut_lm import launch, parallel
+from coconut_lm.config import Config
+from coconut_lm.data import prosqa
+from coconut_lm.data.example import write_examples
+from coconut_lm.feed import Place, steps
 from coconut_lm.runfolder import STATE
-from coconut_lm.train import Trainer
+from coconut_lm.train import Trainer, Watch
 
 
 @pytest.fixture(autouse=True)
@@ -159,3 +163,22 @@ def test_compiled_blocks_end_in_the_same_weights(checkpointing: bool) -> None:
     assert 0 < counters["stats"]["unique_graphs"] <= 8, "not one for each layer and each size of the cache"
     assert ranks.farthest("plain", "compiled") < 1e-5
     assert ranks.weights("compiled").keys() == ranks.weights("plain").keys(), "names as ever"
+
+
+def test_like_lengths_share_batches() -> None:
+    """Mixed questions of one to three steps: less is padded, and each epoch still sees every example once."""
+    mixed = prosqa.make(60, seed=3, shape="broom", branches=2, hops="1-3", style="symbols")
+    write_examples("train.json", list(mixed), force=True)
+
+    def widths(**changes: Any) -> list[int]:
+        """Padded tokens of every step of three epochs."""
+        accelerator = parallel.accelerator(config := Config(**runs.settings(**changes)))
+        _, data = launch.prepare(config, *launch.examples(config), accelerator, Watch())
+        order = Trainer.order_of(config, data.train, ranks=1)
+        for epoch in range(3):
+            assert sorted(i for batch in order.batches(epoch) for i in batch) == list(range(60))
+        parts = [part for epoch in range(3) for part in steps(data.train, order, epoch, Place())]
+        return [part.batches[0].input_ids.size - part.tokens for part in parts]
+
+    assert sum(widths(group_by_length=True)) < 0.3 * sum(widths())
+    assert runs.train(group_by_length=True, max_steps=2)
