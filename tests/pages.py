@@ -42,12 +42,18 @@ def spans(text: str) -> list[str]:
 
 def commands(text: str) -> list[str]:
     """Ours, of code blocks and of lines, each once; CONFIG and the like are not commands."""
-    blocks = "".join(re.findall(r"^```\n(.*?)^```", text, flags=re.S | re.M)).splitlines()
+    fences = re.findall(r"^```(\w*)\n(.*?)^```", text, flags=re.S | re.M)
+    blocks = "".join(block for kind, block in fences if not kind).splitlines()
     found = [line for line in [*blocks, *spans(text)] if OURS.fullmatch(line) and "CONFIG" not in line]
     return list(dict.fromkeys(found))
 
 
-def typed(line: str, monkeypatch: pytest.MonkeyPatch) -> str:
+def small(line: str) -> str:
+    """The same with numbers of examples that a test has time for."""
+    return re.sub(r"(?<= )\d{3,}(?= |$)", lambda number: str(max(8, int(number[0]) // 50)), line)
+
+
+def typed(line: str, monkeypatch: pytest.MonkeyPatch, few: int | None = 4) -> str:
     """What the command prints; checkpoint_N is the last that is there, and few examples are made."""
     matched = OURS.fullmatch(line)
     assert matched, line
@@ -57,8 +63,8 @@ def typed(line: str, monkeypatch: pytest.MonkeyPatch) -> str:
     words = ["gpt2" if word == "openai-community/gpt2" else word for word in words]
     if line.startswith("torchrun"):  # one rank has another global batch: not the run of the other lines
         words.append("name=" + words[1].replace("/", "-"))
-    if "-n" in words:
-        words[words.index("-n") + 1] = "4"
+    if "-n" in words and few is not None:
+        words[words.index("-n") + 1] = str(few)
     done = CliRunner().invoke(app, words, env={"COLUMNS": "200"})
     assert done.exit_code == 0, f"{line}\n{done.output}\n{done.exception!r}"
     if matched[1]:

@@ -80,6 +80,7 @@ class Order:
 
     A batch is what all ranks together take for one step, so the order is the same on any number of them.
     With `lengths`, windows of so many batches are sorted by length, then batches shuffled: less padding.
+    Without `shuffle`, examples come as they stand, every epoch.
     """
 
     n: int
@@ -87,6 +88,7 @@ class Order:
     seed: int = 0
     lengths: NDArray[np.integer] | None = None
     window: int = 50
+    shuffle: bool = True
 
     @property
     def steps(self) -> int:
@@ -95,7 +97,7 @@ class Order:
 
     def permutation(self, epoch: int) -> Int:
         rng = np.random.default_rng((self.seed, epoch))
-        order = rng.permutation(self.n)
+        order = rng.permutation(self.n) if self.shuffle else np.arange(self.n)
         return order if self.lengths is None else self._bucketed(order, self.lengths, rng)
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Int]:

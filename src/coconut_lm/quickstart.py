@@ -1,230 +1,242 @@
-"""The embedded main job: a small model learns on this CPU to follow a graph without writing its steps.
+"""The embedded main job: four small models learn on this CPU to follow a graph, three of them in vain.
 
-Graphs are brooms in symbols: two roots with two chains each, and the question which of two chain ends the
-asked root reaches. Whoever writes the chain must guess its first step; whoever thinks need not. One run goes
-through the stages of Coconut (arXiv 2412.06769) and is measured at the end of each: all steps written, then
-the first ones thought, then all.
+Graphs are brooms in symbols: two roots with two equal chains each, and the question which of two chain ends
+the asked root reaches. Whoever writes the chain must guess its first step; a thought can hold both. Nothing
+here is special: the folder gets data files, a model's shape and four configurations, which `coconut-lm run`
+takes too, and the runs are trained, examined and reported by the rooms that do it for all runs.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
-from transformers import AutoConfig, AutoModelForCausalLM
-
-from coconut_lm.collate import Batch, collate, collate_prompts
+from coconut_lm import history, launch, report, yamlfile
+from coconut_lm.assembly import open_checkpoint
+from coconut_lm.config import Config, load
 from coconut_lm.data import prosqa
-from coconut_lm.data.example import Example
+from coconut_lm.data.example import Example, write_examples
 from coconut_lm.errors import UserError
-from coconut_lm.feed import tensors
-from coconut_lm.files import atomic_write
-from coconut_lm.methods import Curriculum, Row, Rows
-from coconut_lm.model import CoconutForCausalLM
-from coconut_lm.statistics import wilson
-from coconut_lm.tokens import LatentTokens, add_latent_tokens, encode, word_tokenizer
+from coconut_lm.exam import Exam, Examiner
+from coconut_lm.files import atomic_folder, atomic_write, read_text, refuse_overwrite_folder
+from coconut_lm.history import History
+from coconut_lm.lens import write_thoughts
+from coconut_lm.methods import METHODS, by_epoch
+from coconut_lm.runfolder import write_json
+from coconut_lm.sidebyside import Jobs, Tell, cores
+from coconut_lm.tokens import add_latent_tokens, word_tokenizer
+from coconut_lm.train import Watch
 
-CPU = torch.device("cpu")
-HOPS = 2
-STEPS_A_MINUTE = 700  # of one core; fixed, so that a seed makes a run repeat on any machine
-SHARES = (6 / 14, 3 / 14, 5 / 14)  # of the steps, by stage
-BATCH, WIDTH, LR, WARMUP = 64, 96, 1e-3, 200
-LENGTHS: dict[str, Any] = {"hops": f"1-{HOPS}", "hop_weights": ".3,.7"}  # short graphs help the long ones
-STAGES = (
-    "every step written",
-    *(f"{k} thought{'s' * (k > 1)}, the rest written" for k in range(1, HOPS)),
-    "all thought",
-)
+HOPS, BATCH = 3, 128
+BROOM: dict[str, Any] = {"style": "symbols", "shape": "broom"}
+MINUTES = 8.0
+SPLIT = 1_000_003  # between the seeds of the files
+TITLE = "Thinking without words"
+MARK = "demo.json"
+# Optimizer steps of an epoch for each minute, fixed so that a seed makes a run repeat on any machine; by kind
+# of graph (branches, hops), in the order in which the kinds are learned from. Each has the symbols it needs:
+# looking up is learned where they are few, and carried over where they are more (docs/log.md).
+FIRST = {(1, 3): 39, (1, 4): 8, (1, 5): 8, (1, 6): 11, (2, 2): 8, (2, 3): 42}
+LATER = {(1, 3): 16, (1, 4): 5, (1, 5): 5, (1, 6): 9, (2, 2): 8, (2, 3): 32}
+VALID, TEST, DECODED = 300, 1000, 8
+SHAPE = {
+    "model_type": "qwen3",
+    "num_hidden_layers": 2,
+    "hidden_size": 96,
+    "intermediate_size": 192,
+    "head_dim": 32,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "tie_word_embeddings": True,
+    "max_position_embeddings": 128,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 100.0},  # texts are short
+    "initializer_range": 0.06,  # the usual 0.02 is for wider models
+}
 
 
 @dataclass(frozen=True)
-class Measured:
-    """How often one way of answering was right on the held-out graphs."""
+class Part:
+    """One of the runs. Its name is its method and its folder; it may go on from the weights of another."""
 
     name: str
-    thoughts: int
-    right: int
-    n: int
+    after: str | None = None
+    epochs: int = 1
+    data: str = "first"
+    counts: Sequence[int | None] = (None,)  # thoughts it is examined with; None is as many as it learned
 
-    def to_json(self) -> dict[str, Any]:
-        low, high = wilson(self.right, self.n)
-        rate = self.right / self.n
+    def config(self, out: Path, seed: int) -> dict[str, Any]:
+        """The keys of its YAML."""
+        staged = METHODS[self.name].schedule is by_epoch
+        first = {"resume": 1} if staged else {}  # stage 0 is what cot did
         return {
+            "project": "demo",
             "name": self.name,
-            "thoughts": self.thoughts,
-            "accuracy": rate,
-            "low": low,
-            "high": high,
-            "n": self.n,
+            "save_path": str(out),
+            "seed": seed,
+            "method": self.name,
+            "c_thought": 1,
+            "max_latent_stage": HOPS,
+            "pad_latent_to_max": True,
+            "epochs_per_stage": 1,
+            "uniform_prob": 0.1,
+            "num_epochs": self.epochs + staged,
+            **first,
+            "model_id": str(out / "model.json"),
+            "load_model_path": str(out / self.after) if self.after else None,
+            "tokenizer": str(out / "tokenizer"),
+            "new_token_init": "random",
+            "train_path": str(out / "data" / f"{self.data}.json"),
+            "val_path": str(out / "data" / "valid.json"),
+            "task": "prosqa",
+            "batch_size_training": BATCH,
+            "shuffle": False,
+            "lr": 1e-3,
+            "warmup_steps": 100,
+            "max_grad_norm": 1.0,
+            "reset_optimizer": "never",
+            "eval_batch_size": 100,
+            "max_new_tokens": 4 * HOPS,
+            "keep_last": 1,
         }
 
 
-class Job:
-    """Data, model and how to measure it; everything random comes from the seed."""
+PARTS = (
+    Part("cot"),
+    Part("no_cot", epochs=2),
+    Part("coconut", "cot", epochs=HOPS, data="later", counts=(None, *range(HOPS))),
+    Part("no_thoughts", "cot", epochs=HOPS, data="later"),
+)
 
-    def __init__(self, seed: int, train: int = 40_000, held_out: int = 1_000) -> None:
-        torch.manual_seed(seed)
-        broom: dict[str, Any] = {"style": "symbols", "shape": "broom", "branches": 2}
-        self.examples = list(prosqa.make(train, seed=seed, **LENGTHS, **broom))
-        self.held_out = list(prosqa.make(held_out, seed=seed + 1_000_003, hops=HOPS, **broom))
-        self.tokenizer = word_tokenizer(
-            " ".join([e.question, *e.steps, e.answer]) for e in self.examples[:3000]
+
+class Onlooker:
+    """Someone who follows the demo. This one does not."""
+
+    def begins(self, example: Example, graphs: int, configs: Mapping[str, Config]) -> None: ...
+
+    def told(self, run: str, what: str, figures: Any) -> None: ...
+
+    def ends(self, out: Path, runs: Mapping[str, History], page: Path) -> None: ...
+
+
+def run(
+    out: Path, minutes: float = MINUTES, seed: int = 0, onlooker: Onlooker | None = None
+) -> dict[str, History]:
+    """Makes the data, trains, examines and reports; the runs by their names. The same call goes on after a
+    stop."""
+    onlooker = onlooker or Onlooker()
+    _claim(out, {"minutes": minutes, "seed": seed})
+    data = _write_data(out, minutes, seed)
+    places = {part.name: _write_config(part, out, seed) for part in PARTS}
+    configs = {name: load(place, check_files=False) for name, place in places.items()}
+    onlooker.begins(data["test"][0], len(data["first"]), configs)
+    Jobs(
+        work=partial(_carry_out, str(out)),
+        waits_for={part.name: part.after for part in PARTS},
+        told=onlooker.told,
+        at_once=min(2, cores()),
+    )()
+    page, _ = report.write([out / name for name in places], out / "report.html", TITLE)
+    found = {run.name: run for run in history.read([out / name for name in places])}
+    onlooker.ends(out, found, page)
+    return found
+
+
+def _claim(out: Path, asked: dict[str, float]) -> None:
+    """A folder is taken when it is empty, or holds what the same call began."""
+    mark = out / MARK
+    if not mark.is_file():
+        refuse_overwrite_folder(out, force=False)
+        write_json(mark, asked)
+    elif (there := json.loads(read_text(mark))) != asked:
+        raise UserError(
+            f"{out} holds the demo with other settings",
+            given=_said(asked),
+            expected=_said(there),
+            do="choose another --out, or give the same settings to go on",
         )
-        self.tokens: LatentTokens = add_latent_tokens(self.tokenizer, pause=True)
-        curriculum = Curriculum(max_latent_stage=HOPS)
-        self.rows = self._rows(self.examples, curriculum)
-        self.prompts = self._rows(self.held_out, curriculum)
-        self.model = self._model()
-        self.rng = np.random.default_rng(seed)
-        lengths = np.array([len(example.steps) for example in self.examples])
-        self.by_length = [np.flatnonzero(lengths == hops) for hops in range(1, HOPS + 1)]
-
-    def _rows(self, examples: Sequence[Example], curriculum: Curriculum) -> Rows:
-        return Rows(encode(examples, self.tokenizer), self.tokens, "coconut", curriculum)
-
-    def _model(self) -> CoconutForCausalLM:
-        shape = {"num_hidden_layers": 2, "hidden_size": WIDTH, "intermediate_size": 3 * WIDTH, "head_dim": 32}
-        heads = {"num_attention_heads": 4, "num_key_value_heads": 4, "tie_word_embeddings": True}
-        ends = {"bos_token_id": self.tokens.eos, "eos_token_id": self.tokens.eos}
-        places = {"max_position_embeddings": 128}
-        config = AutoConfig.for_model(
-            "qwen3", vocab_size=len(self.tokenizer), **shape, **heads, **places, **ends
-        )
-        base = AutoModelForCausalLM.from_config(config)
-        return CoconutForCausalLM.from_base(base, self.tokenizer, new_token_init="random")
-
-    def batch(self, stage: int, mixed: float = 0.1) -> Batch:
-        """One length a batch. A few rows are at another stage, so that none is forgotten."""
-        shares = [len(places) / len(self.examples) for places in self.by_length]
-        hops = int(self.rng.choice(HOPS, p=shares)) + 1
-        chosen = self.rng.choice(self.by_length[hops - 1], BATCH)
-        stages = [stage if self.rng.random() > mixed else int(self.rng.integers(hops + 1)) for _ in chosen]
-        rows = [self.rows.row(int(i), s) for i, s in zip(chosen, stages, strict=True)]
-        return collate(rows, self.tokens)
-
-    def train(self, steps: Sequence[int]) -> Iterator[tuple[int, float]]:
-        """The stage and loss of every step."""
-        optimizer = torch.optim.AdamW(self.model.parameters(), lr=LR, weight_decay=0.01)
-        warm = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / WARMUP))
-        for stage, count in enumerate(steps):
-            for _ in range(count):
-                self.model.train()
-                batch = self.batch(stage)
-                loss = self.model(**tensors(batch, CPU), columns=batch.columns).loss
-                loss.backward()
-                torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-                optimizer.step()
-                optimizer.zero_grad()
-                warm.step()
-                yield stage, loss.item()
-
-    def measure(self, name: str, stage: int, thoughts: int) -> Measured:
-        self.model.eval()
-        right = 0
-        for start in range(0, len(self.held_out), 250):
-            examples = self.held_out[start : start + 250]
-            prompts = [self.prompts.prompt(start + i, stage, thoughts) for i in range(len(examples))]
-            texts = self.write(prompts)
-            right += sum(prosqa.TASK.score(t, e).correct for t, e in zip(texts, examples, strict=True))
-        return Measured(name, thoughts, right, len(self.held_out))
-
-    def write(self, prompts: Sequence[Row]) -> list[str]:
-        """What the model writes after each prompt, greedily."""
-        batch = tensors(collate_prompts(prompts, self.tokens), CPU)
-        ids, mask = batch["input_ids"], batch["attention_mask"]
-        new = self.model.generate(
-            input_ids=ids, attention_mask=mask, max_new_tokens=2 * HOPS + 6, do_sample=False
-        )
-        return self.tokenizer.batch_decode(new[:, ids.shape[1] :], skip_special_tokens=True)
 
 
-def run(out: Path, minutes: float = 2.0, seed: int = 0) -> list[Measured]:
-    """Makes data, trains, measures, prints the table, and leaves model, tokenizer and figures in `out`."""
-    console = Console()
-    steps = [max(1, round(minutes * STEPS_A_MINUTE * share)) for share in SHARES]
-    if out.exists() and not out.is_dir():
-        raise UserError("the place for the results is no folder", given=out, do="choose another --out")
-    # So small a model gains nothing from a second thread, and loses much where another process has the core.
-    torch.set_num_threads(1)
-    with console.status("making graphs ..."):
-        job = Job(seed)
-    _introduce(console, job, steps)
-    measured = _train_and_measure(console, job, steps)
-    console.print(_table(measured))
-    _show_one(console, job)
-    _keep(out, job, measured, {"minutes": minutes, "seed": seed, "steps": steps})
-    console.print(f"The model, its tokenizer and metrics.json are in [bold]{out}/[/]", highlight=False)
-    return measured
+def _said(settings: Mapping[str, float]) -> str:
+    return " ".join(f"--{name} {value}" for name, value in settings.items())
 
 
-def _train_and_measure(console: Console, job: Job, steps: Sequence[int]) -> list[Measured]:
-    measured: list[Measured] = []
-    texts = ("{task.description}", "loss {task.fields[loss]:.3f}")
-    columns = (TextColumn(texts[0]), BarColumn(), TextColumn(texts[1]), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(STAGES[0], total=sum(steps), loss=float("nan"))
-        ends = {sum(steps[: stage + 1]): stage for stage in range(len(steps))}
-        for step, (stage, loss) in enumerate(job.train(steps), start=1):
-            bar.update(task, advance=1, loss=loss, description=STAGES[stage])
-            if step in ends:
-                measured.append(job.measure(STAGES[stage], stage, stage))
-                console.print(_line(measured[-1]))
-    measured.append(job.measure("all thought, thoughts left out", len(steps) - 1, 0))
-    return measured
+def _write_data(out: Path, minutes: float, seed: int) -> dict[str, list[Example]]:
+    """Files, and a tokenizer for all of them, that a seed makes the same."""
+
+    def rows(steps: float) -> int:
+        return BATCH * max(1, round(minutes * steps))
+
+    longest: dict[str, Any] = {"branches": 2, "hops": HOPS, **BROOM}
+    data = {
+        "first": _made(seed, {kind: rows(steps) for kind, steps in FIRST.items()}),
+        "later": _made(seed + SPLIT, {kind: rows(steps) for kind, steps in LATER.items()}),
+        "valid": list(prosqa.make(VALID, seed=seed + 2 * SPLIT, **longest)),
+        "test": list(prosqa.make(TEST, seed=seed + 3 * SPLIT, **longest)),
+    }
+    for name, examples in data.items():
+        write_examples(out / "data" / f"{name}.json", examples, force=True)
+    texts = (" ".join([each.question, *each.steps, each.answer]) for each in data["first"])
+    tokenizer = word_tokenizer(texts, breaks=False)
+    add_latent_tokens(tokenizer)
+    with atomic_folder(out / "tokenizer", force=True) as folder:
+        tokenizer.save_pretrained(folder)
+    return data
 
 
-def _introduce(console: Console, job: Job, steps: Sequence[int]) -> None:
-    example = job.held_out[0]
-    count = sum(parameter.numel() for parameter in job.model.parameters())
-    console.print(
-        f"A graph of {len(example.extra['edges'])} edges, and which of two nodes is reached from [R]:\n"
-        f"  [cyan]{example.question.replace('[', chr(92) + '[')}[/]\n"
-        f"  steps {' '.join(example.steps)}, answer {example.answer}\n"
-        f"A model of {count:,} weights learns this from scratch on {len(job.examples):,} graphs, "
-        f"{sum(steps):,} steps of {BATCH} rows:\n"
-        "first writing every step, then thinking the first one, then both.",
-        highlight=False,
-        soft_wrap=True,
-    )
+def _made(seed: int, counts: dict[tuple[int, int], int]) -> list[Example]:
+    """Brooms kind by kind: symbols are from as large a range as a kind's graphs need."""
+    kinds = enumerate(counts.items())
+    return [
+        example
+        for place, ((branches, hops), count) in kinds
+        for example in prosqa.make(count, seed=seed + place, branches=branches, hops=hops, **BROOM)
+    ]
 
 
-def _line(found: Measured) -> str:
-    figures = found.to_json()
-    return (
-        f"{found.name:<36} {figures['accuracy']:6.1%}  "
-        f"({figures['low']:.1%} to {figures['high']:.1%}, n = {found.n})"
-    )
+def _write_config(part: Part, out: Path, seed: int) -> Path:
+    write_json(out / "model.json", SHAPE)
+    place = out / "configs" / f"{part.name}.yaml"
+    with atomic_write(place) as file:
+        file.write(yamlfile.write(part.config(out, seed)))
+    return place
 
 
-def _table(measured: Sequence[Measured]) -> Table:
-    table = Table(title=f"Held-out graphs of {HOPS} hops (guessing: 50 %)", title_justify="left")
-    for name in ("how it answers", "thoughts", "accuracy", "95 % interval", "n"):
-        table.add_column(name, justify="left" if name == "how it answers" else "right")
-    for found in measured:
-        figures = found.to_json()
-        interval = f"{figures['low']:.1%} to {figures['high']:.1%}"
-        table.add_row(found.name, str(found.thoughts), f"{figures['accuracy']:.1%}", interval, str(found.n))
-    return table
+class _Told(Watch):
+    """Passes on what a trainer says."""
+
+    def __init__(self, tell: Tell) -> None:
+        self.tell = tell
+
+    def note(self, text: str) -> None:
+        self.tell("note", text)
+
+    def begins(self, text: str) -> None:
+        self.tell("begins", text)
+
+    def epoch(self, epoch: int, stage: int, steps: int, done: int) -> None:
+        self.tell("epoch", {"epoch": epoch, "stage": stage, "steps": steps, "done": done})
+
+    def step(self, record: dict[str, Any]) -> None:
+        self.tell("step", {"loss": record["loss"]})
+
+    def validated(self, record: dict[str, Any], predictions: Sequence[Any]) -> None:
+        self.tell("validated", record)
 
 
-def _show_one(console: Console, job: Job) -> None:
-    example = job.held_out[0]
-    for thoughts in (0, HOPS):
-        text = job.write([job.prompts.prompt(0, HOPS + 1, thoughts)])[0].strip()
-        console.print(
-            f"asked the question above with {thoughts} thoughts, it writes: {text!r}", highlight=False
-        )
-    console.print(f"the answer is: {example.answer}", highlight=False)
-
-
-def _keep(out: Path, job: Job, measured: Sequence[Measured], settings: dict[str, Any]) -> None:
-    job.model.save_pretrained(out / "coconut")
-    job.tokenizer.save_pretrained(out / "coconut")
-    with atomic_write(out / "metrics.json") as file:
-        json.dump({**settings, "results": [found.to_json() for found in measured]}, file, indent=2)
+def _carry_out(out: str, name: str, tell: Tell) -> None:
+    """One run, trained to its end and examined on graphs that it has not seen, and on their twins."""
+    part = next(each for each in PARTS if each.name == name)
+    config = launch.configuration(str(Path(out, "configs", f"{name}.yaml")))
+    if not launch.run(config, _Told(tell)):
+        raise KeyboardInterrupt
+    loaded = open_checkpoint(config.run_dir)
+    for count in part.counts:
+        tell("examined", count)
+        exam = Exam(data=str(Path(out, "data", "test.json")), thoughts=count, swap=count is None)
+        examiner = Examiner(loaded, exam, str(config.run_dir))
+        examiner(examiner.folder)
+        if count is None and part.name == "coconut":
+            place = examiner.folder / history.THOUGHTS
+            write_thoughts(loaded, examiner.examples[:DECODED], examiner.setting, place)

@@ -86,6 +86,8 @@ def _of_the_curriculum(c: Schema) -> Iterator[Finding]:
         yield ("method", "pause_tokens", "c_thought", "max_latent_stage"), "no pause token; this is no_cot"
     if c.stage_mix == "proportional" and c.uniform_prob > 0:
         yield ("stage_mix", "uniform_prob"), "both draw the stage; proportional wants uniform_prob 0"
+    if c.group_by_length and not c.shuffle:
+        yield ("shuffle", "group_by_length"), "both order the examples; leave one out"
 
 
 def _of_the_model(c: Schema) -> Iterator[Finding]:

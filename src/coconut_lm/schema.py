@@ -185,6 +185,8 @@ class Schema(Section):
     """Rows of a batch on each device."""
     gradient_accumulation_steps: PositiveInt = 1
     """Batches of one optimizer step."""
+    shuffle: bool = True
+    """false: examples come in the order of the file, which then is a curriculum of its own."""
     group_by_length: bool = False
     """Put examples of like lengths into a batch: less padding, and an order that is a little less random."""
     lr: NonNegativeFloat = 1e-4

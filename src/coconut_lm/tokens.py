@@ -232,13 +232,14 @@ def _refuse_markers(encoded: EncodedSet, tokenizer: Any) -> None:
         )
 
 
-def word_tokenizer(texts: Iterable[str]) -> Any:
+def word_tokenizer(texts: Iterable[str], *, breaks: bool = True) -> Any:
     """A tokenizer whose tokens are the words of these texts, punctuation and newlines.
 
     For models trained from scratch. Decoding gives the text back, but for runs of spaces and spaces before
-    punctuation. Numbers such as 2.5 or 1,000 are one word; words not in the texts become <unk>.
+    punctuation. Numbers such as 2.5 or 1,000 are one word; words not in the texts become <unk>. Without
+    `breaks`, newlines are no tokens: steps follow each other, and only the answer has a line of its own.
     """
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
     words = Tokenizer(models.WordLevel(unk_token="<unk>"))
@@ -246,13 +247,15 @@ def word_tokenizer(texts: Iterable[str]) -> Any:
     word = r"\n|#+|(?:[^\s.?,:#]|[.?,:](?=[^\s.?,:#]))+|[.?,:]"
     words.pre_tokenizer = pre_tokenizers.Split(Regex(word), behavior="removed", invert=True)
     # WordPiece joins with spaces; its prefix is one that no word has. Fuse lets Replace see across tokens.
-    words.decoder = decoders.Sequence(
-        [
-            decoders.WordPiece(prefix="\0", cleanup=False),
-            decoders.Fuse(),
-            decoders.Replace(Regex(r" (?=[.?,:](\s|$))| (?=\n)|(?<=\n) "), ""),
-        ]
-    )
+    joined = [
+        decoders.WordPiece(prefix="\0", cleanup=False),
+        decoders.Fuse(),
+        decoders.Replace(Regex(r" (?=[.?,:](\s|$))| (?=\n)|(?<=\n) "), ""),
+    ]
+    if not breaks:
+        words.normalizer = normalizers.Replace("\n", " ")
+        joined.append(decoders.Replace(Regex(r"(?<!^) (?=### )"), "\n"))
+    words.decoder = decoders.Sequence(joined)
     trainer = trainers.WordLevelTrainer(
         vocab_size=2**31, special_tokens=["<eos>", "<unk>"], show_progress=False
     )

@@ -103,7 +103,7 @@ class Trainer:
         """The global batches of every epoch."""
         lengths = rows.examples.lengths() if config.group_by_length else None
         size = config.batch_size_training * config.gradient_accumulation_steps * ranks
-        return Order(len(rows), size, config.seed, lengths)
+        return Order(len(rows), size, config.seed, lengths, shuffle=config.shuffle)
 
     def _validator(self, sharded: bool) -> Validator:
         return Validator(

@@ -4,15 +4,13 @@ Pages about one command are typed in the tests of that command.
 """
 
 import re
-import shlex
 from pathlib import Path
 
+import pages
 import pytest
 from tiny import base_model
-from typer.testing import CliRunner
 
 from coconut_lm import word_tokenizer
-from coconut_lm.cli import app
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -23,38 +21,33 @@ PYTHON = [block for kind, block in FENCES if kind == "python"]
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A place with the configurations, and a file of the kind that the README converts."""
+    """A place with the configurations and tiny models, and a file of the kind that the README converts."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    pages.furnish(monkeypatch)
     (tmp_path / "gsm_valid.txt").write_text("How many?||<<1+2=3>> <<3*2=6>> #### 6\n", encoding="utf-8")
     return tmp_path
 
 
-def typed(line: str) -> None:
-    words = [
-        str(max(8, int(word) // 50)) if word.isdigit() and len(word) > 2 else word
-        for word in shlex.split(line)
-    ]
-    assert words[0] == "coconut-lm", line
-    result = CliRunner().invoke(app, words[1:])
-    assert result.exit_code == 0, f"{line}\n{result.output}"
-
-
-def test_the_commands_run_in_their_order(folder: Path) -> None:
-    lines = [line for line in COMMANDS if line.startswith("coconut-lm")]
-    assert len(lines) >= 6
+def test_the_commands_run_in_their_order(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mentioned = ("FILE", "x.yaml", "--install-completion")
+    lines = [line for line in pages.commands(TEXT) if len(line.split()) > 2]
+    lines = [line for line in lines if not any(word in line for word in mentioned)]
+    assert len(lines) >= 20
+    pages.published("checkpoint_33")
+    Path("args").symlink_to("configs/seeds/official")
     for line in lines:
-        typed(line)
+        pages.typed(pages.small(line), monkeypatch, few=None)
 
 
 @pytest.mark.parametrize("page", ["index", "training", "data", "scale"])
-def test_the_commands_of_a_page_run_in_their_order(folder: Path, page: str) -> None:
-    text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
-    lines = [line for line in text.splitlines() if line.startswith("coconut-lm ")]
+def test_the_commands_of_a_page_run_in_their_order(
+    folder: Path, page: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [line for line in pages.page(page).splitlines() if line.startswith("coconut-lm ")]
     assert len(lines) >= 2
     for line in lines:
         if "file:///" not in line:  # a folder that is another's
-            typed(line)
+            pages.typed(pages.small(line), monkeypatch, few=None)
 
 
 def test_the_make_targets_are_there() -> None:
@@ -64,11 +57,11 @@ def test_the_make_targets_are_there() -> None:
         assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), flags=re.M)
 
 
-def test_the_python_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_python_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = word_tokenizer(["Every wumpus is a lempus. Tom is a wumpus. Is Tom a lempus or a gorpus? <<"])
     tokenizer.save_pretrained(folder / "gpt2")
     base_model("gpt2", vocab_size=len(tokenizer), n_positions=512).save_pretrained(folder / "gpt2")
-    typed("coconut-lm data make prosqa -n 8 --out data/prosqa.json")
+    pages.typed("coconut-lm data make prosqa -n 8 --out data/prosqa.json", monkeypatch, few=8)
     names: dict[str, object] = {}
     for block in PYTHON:
         exec(block.replace("openai-community/gpt2", str(folder / "gpt2")), names)

@@ -139,6 +139,12 @@ def test_epochs_and_seeds_differ(bucketed: bool) -> None:
     assert len({tuple(order) for order in orders}) == 4
 
 
+def test_without_shuffling_the_file_is_the_order() -> None:
+    plain = Order(10, 4, seed=3, shuffle=False)
+    for epoch in (0, 1):
+        assert [batch.tolist() for batch in plain.batches(epoch)] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+
+
 def padding(order: Order, lengths: NDArray[np.int64]) -> int:
     return sum(int((lengths[b].max() - lengths[b]).sum()) for b in order.batches(0))
 

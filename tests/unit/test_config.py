@@ -218,6 +218,7 @@ def test_all_mistakes_are_said_at_once_with_the_nearest_names() -> None:
         ({"c_thought": 0, "max_latent_stage": 2}, "no thought comes"),
         ({"method": "pause"}, "no pause token"),
         ({"stage_mix": "proportional", "uniform_prob": 0.1}, "both draw the stage"),
+        ({"shuffle": False, "group_by_length": True}, "both order the examples"),
         ({"model_id": None}, "no model; give model_id"),
         ({"model_id": "tiny.json", "tokenizer": "word", "only_eval": True}, "untrained model"),
         ({"model_config_path": "gpt2.json"}, "two models"),

@@ -10,12 +10,19 @@ def quickstart(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Where it all goes.")] = Path(
         "demo"
     ),
-    minutes: Annotated[float, typer.Option(min=0.1, help="How long it may train.")] = 2.0,
+    minutes: Annotated[
+        float, typer.Option(min=0.05, help="How long it may take on two cores of 2024.")
+    ] = 8.0,
     seed: Annotated[
         int, typer.Option("--seed", "-s", metavar="S", min=0, help="Seed of everything random.")
     ] = 0,
 ) -> None:
-    """Watch a small model learn on this CPU to follow a graph without writing its steps."""
-    from coconut_lm import quickstart
+    """Watch small models learn on this CPU to follow a graph, one of them without writing its steps.
 
-    quickstart.run(out=out, minutes=minutes, seed=seed)
+    The same command goes on after a stop.
+    """
+    from coconut_lm import quickstart
+    from coconut_lm.demoview import Demo
+
+    with Demo() as onlooker:
+        quickstart.run(out=out, minutes=minutes, seed=seed, onlooker=onlooker)
