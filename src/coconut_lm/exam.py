@@ -40,9 +40,9 @@ class Exam:
 
 
 class Examiner:
-    """Puts a checkpoint to an exam. `checkpoint` is what its user calls it."""
+    """Puts a checkpoint to an exam. `checkpoint` is what its user calls it, where it has no place."""
 
-    def __init__(self, loaded: Loaded, exam: Exam, checkpoint: str) -> None:
+    def __init__(self, loaded: Loaded, exam: Exam, checkpoint: str = "model") -> None:
         self.loaded, self.exam = loaded, exam
         self.examples = read_examples(exam.data, split=exam.split, limit=exam.samples)
         self.prompts = self._prompts(self.examples)
@@ -78,12 +78,13 @@ class Examiner:
 
     def __call__(
         self,
-        out: Path,
+        out: Path | None = None,
         *,
         watch: Watch = lambda predictions, total: predictions,
         force: bool = False,
     ) -> dict[str, Any]:
-        """The metrics; they and the predictions are in the folder `out`."""
+        """The metrics; they and the predictions are in the folder `out`, or in `folder`."""
+        out = out or self.folder
         asked: dict[str, Any] = {
             "tokenizer": self.loaded.tokenizer,
             "batch_size": self.exam.batch_size or self._of_run("eval_batch_size") or 32,

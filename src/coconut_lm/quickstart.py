@@ -38,8 +38,8 @@ MARK = "demo.json"
 # Optimizer steps of an epoch for each minute, fixed so that a seed makes a run repeat on any machine; by kind
 # of graph (branches, hops), in the order in which the kinds are learned from. Each has the symbols it needs:
 # looking up is learned where they are few, and carried over where they are more (docs/log.md).
-FIRST = {(1, 3): 39, (1, 4): 8, (1, 5): 8, (1, 6): 11, (2, 2): 8, (2, 3): 42}
-LATER = {(1, 3): 16, (1, 4): 5, (1, 5): 5, (1, 6): 9, (2, 2): 8, (2, 3): 32}
+FIRST = {(1, 3): 38, (1, 4): 8, (1, 5): 8, (1, 6): 12, (2, 2): 9, (2, 3): 45}
+LATER = {(1, 3): 17, (1, 4): 4, (1, 5): 4, (1, 6): 9, (2, 2): 9, (2, 3): 40}
 VALID, TEST, DECODED = 300, 1000, 8
 SHAPE = {
     "model_type": "qwen3",
@@ -104,7 +104,7 @@ class Part:
 
 PARTS = (
     Part("cot"),
-    Part("no_cot", epochs=2),
+    Part("no_cot"),
     Part("coconut", "cot", epochs=HOPS, data="later", counts=(None, *range(HOPS))),
     Part("no_thoughts", "cot", epochs=HOPS, data="later"),
 )
@@ -146,8 +146,10 @@ def run(
 def _claim(out: Path, asked: dict[str, float]) -> None:
     """A folder is taken when it is empty, or holds what the same call began."""
     mark = out / MARK
+    refuse_overwrite_folder(out, force=True)
     if not mark.is_file():
-        refuse_overwrite_folder(out, force=False)
+        if out.is_dir() and any(out.iterdir()):
+            raise UserError(f"{out} is not empty, and holds no demo", do="choose another --out, or empty it")
         write_json(mark, asked)
     elif (there := json.loads(read_text(mark))) != asked:
         raise UserError(
@@ -235,8 +237,8 @@ def _carry_out(out: str, name: str, tell: Tell) -> None:
     for count in part.counts:
         tell("examined", count)
         exam = Exam(data=str(Path(out, "data", "test.json")), thoughts=count, swap=count is None)
-        examiner = Examiner(loaded, exam, str(config.run_dir))
-        examiner(examiner.folder)
+        examiner = Examiner(loaded, exam)
+        examiner()
         if count is None and part.name == "coconut":
             place = examiner.folder / history.THOUGHTS
             write_thoughts(loaded, examiner.examples[:DECODED], examiner.setting, place)

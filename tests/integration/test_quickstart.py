@@ -61,7 +61,9 @@ def test_it_trains_examines_reports_and_goes_on() -> None:
 def test_a_folder_of_other_settings_or_of_another_kind_is_left_alone() -> None:
     Path("demo").mkdir()
     Path("demo", "mine.txt").write_text("mine")
-    assert asked().exit_code == 2 and [path.name for path in Path("demo").iterdir()] == ["mine.txt"]
+    refused = asked()
+    assert refused.exit_code == 2 and "choose another --out" in refused.stderr
+    assert [path.name for path in Path("demo").iterdir()] == ["mine.txt"]
     Path("other").mkdir()
     Path("other", "demo.json").write_text('{"minutes": 8.0, "seed": 0}')
     refused = asked("--out", "other", "--seed", "3")

@@ -221,6 +221,12 @@ def test_other_data_is_not_paired_and_another_task_has_no_figures(tmp_path: Path
     assert len(report.examples(runs)["examples"]) == 24
 
 
+def test_a_model_of_its_own_does_not_stand_beside_the_paper(tmp_path: Path) -> None:
+    ours = fakeruns.run(tmp_path, "a", FEW, epochs=1)
+    own = fakeruns.run(tmp_path, "b", FEW, epochs=1, model_id="demo/model.json")
+    assert "a" in str(summary.beside_paper(read([ours, own]))) and not summary.beside_paper(read([own]))
+
+
 def test_where_it_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("a", "b"):

@@ -218,6 +218,14 @@ def test_word_tokens_come_back_as_text(tmp_path: Path) -> None:
     ]
 
 
+def test_without_breaks_steps_follow_each_other_and_the_answer_has_its_line(tmp_path: Path) -> None:
+    word_tokenizer(["1 2 | [R] 3\n4\n5\n### 5"], breaks=False).save_pretrained(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    assert tokenizer.tokenize("[R] 3\n4\n5\n### 5") == ["[R]", "3", "4", "5", "###", "5"]
+    for text, back in (("4\n5\n### 5", "4 5\n### 5"), ("### 5", "### 5"), ("4\n", "4")):
+        assert tokenizer.decode(tokenizer.encode(text)) == back
+
+
 def test_word_pieces_encode_alike_apart_and_together() -> None:
     tokenizer = word_tokenizer(["Tom is a lempus."])
     apart = [tokenizer.encode(t) for t in ("Tom is\n", "a lempus.\n", "### Tom")]
