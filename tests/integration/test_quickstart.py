@@ -78,7 +78,10 @@ def test_its_data_grow_and_its_questions_are_unseen() -> None:
     first, later, test = (read_examples(f"demo/data/{name}.json") for name in ("first", "later", "test"))
     for examples in (first, later):
         sizes = [len(example.extra["idx_to_symbol"]) for example in examples]
-        assert sizes == sorted(sizes) and set(sizes) == {8, 10, 12, 14}
+        kinds = [size for size, before in zip(sizes, [0, *sizes], strict=False) if size != before]
+        assert kinds == [8, 10, 12, 14, 10, 14], "chains that grow, then the graphs"
+        named = [set(map(int, example.extra["idx_to_symbol"])) for example in examples]
+        assert all(symbols == set(range(size)) for symbols, size in zip(named, sizes, strict=True))
     assert {len(example.steps) for example in test} == {quickstart.HOPS}
     seen = {example.question for example in [*first, *later]}
     twins = [prosqa.twin(example) for example in test]
