@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from coconut_lm import __version__, cli
 from coconut_lm.commands import data as data_commands
 from coconut_lm.data import download, gsm8k, math, prosqa, shapes, survey
+from coconut_lm.demoview import Demo
 from coconut_lm.errors import UserError
 from coconut_lm.terminal import downloads, track
 
@@ -97,9 +98,9 @@ def with_room(monkeypatch: pytest.MonkeyPatch, result: BaseException | None) -> 
 def test_quickstart_passes_on_what_was_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = with_room(monkeypatch, None)
     assert run(cli.app, ["quickstart", "--out", "there", "--minutes", "0.5", "--seed", "3"]).exit_code == 0
-    assert [{**call, "out": str(call["out"])} for call in calls] == [
-        {"out": "there", "minutes": 0.5, "seed": 3}
-    ]
+    (call,) = calls
+    assert (str(call["out"]), call["minutes"], call["seed"]) == ("there", 0.5, 3)
+    assert isinstance(call["onlooker"], Demo)
 
 
 def test_a_mistake_is_told_on_stderr_as_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
