@@ -20,6 +20,8 @@ def work(name: str, tell: Tell) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     if name.startswith("stopped"):
         raise KeyboardInterrupt
+    if name.startswith("interrupted"):
+        os.kill(os.getpid(), signal.SIGINT)
     if name.startswith("endless"):
         signal.pause()
     for number in range(200):

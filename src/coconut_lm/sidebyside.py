@@ -1,15 +1,17 @@
 """Jobs of this machine, each in a process of its own on one core; one watches what they tell."""
 
 import os
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import Any, cast
 
 from coconut_lm.errors import UserError
 
@@ -44,8 +46,7 @@ class Jobs:
                 for name in self._ready():
                     self._begin(name)
                 for channel in wait(list(self.running)):
-                    assert isinstance(channel, Connection)
-                    self._hear(channel)
+                    self._hear(cast(Connection, channel))  # on Windows it is another kind
 
     def _ready(self) -> Sequence[str]:
         able = [n for n, before in self.waits_for.items() if before is None or before in self.done]
@@ -55,7 +56,8 @@ class Jobs:
         context = get_context("spawn")  # a fork of a process that has threads may hang
         here, there = context.Pipe(duplex=False)
         process = context.Process(target=_live, args=(self.work, name, there))
-        process.start()
+        with _deaf_to_interrupts():
+            process.start()
         there.close()  # the job's alone, so that its end is heard
         self.running[here] = _Running(name, process)
         self.begun.add(name)
@@ -100,14 +102,19 @@ def _live(work: Work, name: str, channel: Connection) -> None:
     """The life of a job's process."""
     import torch
 
+    def tell(what: str, figures: Any) -> None:
+        with suppress(BrokenPipeError):  # nobody watches any more, which the thread below sees to
+            channel.send((what, figures))
+
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     code = 0
     try:
-        work(name, lambda what, figures: channel.send((what, figures)))
+        work(name, tell)
     except UserError as error:
-        channel.send(("mistake", str(error)))
+        tell("mistake", str(error))
         code = MISTAKEN
-    except (KeyboardInterrupt, BrokenPipeError):  # the latter when whoever watched is gone
+    except KeyboardInterrupt:
         code = STOPPED
     except Exception:
         traceback.print_exc()
@@ -115,6 +122,27 @@ def _live(work: Work, name: str, channel: Connection) -> None:
     channel.close()
     sys.stderr.flush()
     os._exit(code)  # without waiting for threads of libraries
+
+
+def _end_with_parent() -> None:
+    """A job that is left alone is asked to stop, as it would have been by whoever watched."""
+    parent = parent_process()
+    assert parent is not None, "a job is started by another process"
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """What is started inside ignores Ctrl-C, which a terminal sends to all: who watches asks jobs to stop."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals come to the main thread only
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def cores() -> int:

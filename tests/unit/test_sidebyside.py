@@ -1,11 +1,18 @@
 """Jobs side by side: their order, what they tell, and what becomes of the others when one fails."""
 
 import os
+import signal
+import subprocess
+import sys
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import pytest
 from jobs import work
 
+from coconut_lm import sidebyside
 from coconut_lm.errors import UserError
 from coconut_lm.sidebyside import Jobs
 
@@ -54,3 +61,44 @@ def test_a_bug_leaves_its_traceback(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(RuntimeError, match="broken ended with exit code 1"):
         carried_out(broken=None)
     assert "ZeroDivisionError: broken" in capfd.readouterr().err
+
+
+def test_ctrl_c_is_for_whoever_watches() -> None:
+    """A terminal sends it to jobs too, where it would end one in the middle of its imports."""
+    before = signal.getsignal(signal.SIGINT)
+    told = carried_out(interrupted=None)
+    assert [figures for _, what, figures in told if what == "number"] == list(range(200))
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_job_does_not_outlive_whoever_watches() -> None:
+    code = "from jobs import work; from coconut_lm.sidebyside import Jobs\n"
+    code += (
+        "if __name__ == '__main__': Jobs(work, {'endless': None}, lambda *news: print(news[1], flush=True))()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]
+    ) as watching:
+        assert watching.stdout is not None
+        assert [watching.stdout.readline() for _ in range(2)] == ["threads\n", "process\n"]
+        watching.kill()
+        watching.communicate(timeout=60)  # the pipe ends with the last process that holds it
+
+
+class Piped:
+    """A channel of another kind than a Connection, as Windows has."""
+
+    def __init__(self, inner: Connection) -> None:
+        self.recv, self.close, self.fileno = inner.recv, inner.close, inner.fileno
+
+
+def test_channels_may_be_of_another_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Context:
+        Process = staticmethod(get_context("spawn").Process)
+
+        def Pipe(self, duplex: bool) -> tuple[Any, Any]:
+            here, there = get_context("spawn").Pipe(duplex)
+            return Piped(here), there
+
+    monkeypatch.setattr(sidebyside, "get_context", lambda _: Context())
+    assert len(carried_out(first=None)) == 202
