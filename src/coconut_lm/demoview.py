@@ -1,6 +1,5 @@
 """What the demo looks like: what is learned and why, two runs at a time, then what was measured."""
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from coconut_lm.config import Config
 from coconut_lm.data.example import Example
 from coconut_lm.history import Evaluation, History
 from coconut_lm.quickstart import HOPS, Onlooker
-from coconut_lm.statistics import Pairs, mcnemar, paired_difference
+from coconut_lm.statistics import mcnemar, paired_difference
 
 WHY = {
     "cot": "writes every step, then the answer. It has to guess the first step: both ways look alike.",
@@ -45,6 +44,7 @@ class Demo(Onlooker):
         )
         self.tasks: dict[str, TaskID] = {}
         self.configs: Mapping[str, Config] = {}
+        self.question = ""
 
     def __enter__(self) -> "Demo":
         self.bar.start()
@@ -56,7 +56,7 @@ class Demo(Onlooker):
     # -- on the way --
 
     def begins(self, example: Example, graphs: int, configs: Mapping[str, Config]) -> None:
-        self.configs = configs
+        self.configs, self.question = configs, example.question
         self._say(
             f"A graph of {len(example.extra['edges'])} edges. From the node after [R], which of the two"
         )
@@ -113,7 +113,7 @@ class Demo(Onlooker):
             self._say(line)
         opener = OPENERS.get(sys.platform, "xdg-open")
         self._say(f"\nAll of it, with curves and answers to leaf through: {opener} {page}", style="bold")
-        self._say(f'Ask it yourself: coconut-lm ask {out / "coconut"} "{_question(out)}" --thoughts 0-{HOPS}')
+        self._say(f'Ask it yourself: coconut-lm ask {out / "coconut"} "{self.question}" --thoughts 0-{HOPS}')
 
     def _say(self, text: str, style: str = "") -> None:
         self.out.print(text, markup=False, soft_wrap=True, style=style)
@@ -176,9 +176,7 @@ def verdicts(runs: Mapping[str, History]) -> list[str]:
 
 
 def _against(thinks: History, other: History) -> str:
-    ours, theirs = summary.verdicts(thinks), summary.verdicts(other)
-    shared = [key for key in ours if key in theirs]
-    pairs = Pairs.of([theirs[key] for key in shared], [ours[key] for key in shared])
+    pairs = summary.pairs_of(summary.verdicts(other), summary.verdicts(thinks))
     low, high = paired_difference(pairs)
     told = f"{100 * pairs.difference:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
     p = mcnemar(pairs.only_a, pairs.only_b)
@@ -196,8 +194,3 @@ def inside(runs: Sequence[History]) -> list[str]:
         read = "  ".join(f"{word.strip() or word!r} {share:.0%}" for word, share in thought["tokens"][:4])
         lines.append(f"  thought {place}: {read}")
     return [*lines, f"  it writes: {str(first['output']).strip()}  (gold: {first['gold']})"]
-
-
-def _question(out: Path) -> str:
-    with open(out / "data" / "test.json", encoding="utf-8") as file:
-        return str(json.load(file)[0]["question"])

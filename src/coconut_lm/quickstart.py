@@ -7,6 +7,7 @@ takes too, and the runs are trained, examined and reported by the rooms that do 
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -31,7 +32,6 @@ from coconut_lm.train import Watch
 
 HOPS, BATCH = 3, 128
 BROOM: dict[str, Any] = {"style": "symbols", "shape": "broom"}
-MINUTES = 8.0
 SPLIT = 1_000_003  # between the seeds of the files
 TITLE = "Thinking without words"
 MARK = "demo.json"
@@ -120,12 +120,14 @@ class Onlooker:
     def ends(self, out: Path, runs: Mapping[str, History], page: Path) -> None: ...
 
 
-def run(
-    out: Path, minutes: float = MINUTES, seed: int = 0, onlooker: Onlooker | None = None
-) -> dict[str, History]:
+def run(out: Path, minutes: float, seed: int = 0, onlooker: Onlooker | None = None) -> dict[str, History]:
     """Makes the data, trains, examines and reports; the runs by their names. The same call goes on after a
     stop."""
     onlooker = onlooker or Onlooker()
+    if not 0 < minutes < math.inf:  # nor is it nan
+        raise UserError(
+            "there is no such time to learn in", given=f"{minutes} minutes", expected="more than 0"
+        )
     _claim(out, {"minutes": minutes, "seed": seed})
     data = _write_data(out, minutes, seed)
     places = {part.name: _write_config(part, out, seed) for part in PARTS}
@@ -147,17 +149,27 @@ def _claim(out: Path, asked: dict[str, float]) -> None:
     """A folder is taken when it is empty, or holds what the same call began."""
     mark = out / MARK
     refuse_overwrite_folder(out, force=True)
-    if not mark.is_file():
+    there = _begun(mark)
+    if there is None:
         if out.is_dir() and any(out.iterdir()):
             raise UserError(f"{out} is not empty, and holds no demo", do="choose another --out, or empty it")
         write_json(mark, asked)
-    elif (there := json.loads(read_text(mark))) != asked:
+    elif there != asked:
         raise UserError(
             f"{out} holds the demo with other settings",
             given=_said(asked),
             expected=_said(there),
             do="choose another --out, or give the same settings to go on",
         )
+
+
+def _begun(mark: Path) -> dict[str, float] | None:
+    """The settings of the demo that is there, if one is."""
+    try:
+        found = json.loads(read_text(mark)) if mark.is_file() else None
+    except json.JSONDecodeError:  # somebody else's
+        found = None
+    return found if isinstance(found, dict) else None
 
 
 def _said(settings: Mapping[str, float]) -> str:
@@ -239,6 +251,6 @@ def _carry_out(out: str, name: str, tell: Tell) -> None:
         exam = Exam(data=str(Path(out, "data", "test.json")), thoughts=count, swap=count is None)
         examiner = Examiner(loaded, exam)
         examiner()
-        if count is None and part.name == "coconut":
+        if count is None and METHODS[name].filler == "latent":
             place = examiner.folder / history.THOUGHTS
             write_thoughts(loaded, examiner.examples[:DECODED], examiner.setting, place)

@@ -223,16 +223,21 @@ def verdicts(run: History) -> dict[tuple[Any, ...], bool]:
     return {key: bool(row.get("correct")) for key, row in zip(keys(rows), rows, strict=True)}
 
 
+def pairs_of(a: Mapping[Any, bool], b: Mapping[Any, bool]) -> Pairs:
+    """The verdicts of A and B on the questions that both answered."""
+    shared = [key for key in a if key in b]
+    return Pairs.of([a[key] for key in shared], [b[key] for key in shared])
+
+
 def paired(runs: Sequence[History]) -> Table:
     """Every two runs, on the questions that both answered."""
     head = ["A", "B", "n", "both right", "only A", "only B", "both wrong", "B – A [95 %]", "McNemar p"]
     rows = []
     judged = [(run.name, verdicts(run)) for run in runs]
     for (first, a), (second, b) in combinations(judged, 2):
-        shared = [key for key in a if key in b]
-        if not shared:
+        pairs = pairs_of(a, b)
+        if not pairs.n:
             continue
-        pairs = Pairs.of([a[key] for key in shared], [b[key] for key in shared])
         low, high = paired_difference(pairs)
         gap = f"{100 * pairs.difference:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
         counts = [pairs.n, pairs.both, pairs.only_a, pairs.only_b, pairs.neither]

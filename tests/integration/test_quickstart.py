@@ -52,6 +52,8 @@ def test_it_trains_examines_reports_and_goes_on() -> None:
     assert "first option" in first.stdout or "rules that skip the steps" in first.stdout
     assert "McNemar" in first.stdout and "demo/report.html" in first.stdout
     assert Path("demo/report.html").stat().st_size > 10_000
+    question = read_examples("demo/data/test.json")[0].question
+    assert f'coconut-lm ask demo/coconut "{question}" --thoughts 0-3' in first.stdout
     before = written()
     again = asked()
     assert again.exit_code == 0 and written() == before, "nothing is left to do"
@@ -69,8 +71,18 @@ def test_a_folder_of_other_settings_or_of_another_kind_is_left_alone() -> None:
     refused = asked("--out", "other", "--seed", "3")
     assert refused.exit_code == 2 and [path.name for path in Path("other").iterdir()] == ["demo.json"]
     assert "--minutes 0.05 --seed 3" in refused.stderr and "--minutes 8.0 --seed 0" in refused.stderr
+    Path("other", "demo.json").write_text("[")
+    assert "holds no demo" in asked("--out", "other").stderr
     Path("file").write_text("mine")
     assert asked("--out", "file").exit_code == 2 and Path("file").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "wrong", ["--minutes 0", "--minutes nan", "--minutes inf", "--seed -1", "--out /dev/null/x"]
+)
+def test_what_cannot_be_is_refused(wrong: str) -> None:
+    refused = asked(*wrong.split())
+    assert refused.exit_code == 2 and not refused.stdout and not list(Path().iterdir())
 
 
 def test_its_data_grow_and_its_questions_are_unseen() -> None:
@@ -101,7 +113,7 @@ def test_a_seed_is_said_to_have_failed_where_it_has(capsys: pytest.CaptureFixtur
     assert "has not learned to think" in lines[-1]
     metrics = {"accuracy": {"rate": 0.9, "low": 0.85, "high": 0.95}}
     lines = demoview.verdicts({name: _run(name, metrics) for name in RUNS})
-    assert len(lines) == 3 and "coconut against cot" in lines[0]
+    assert len(lines) == 3 and re.match(r"coconut against cot +\+100\.0 points", lines[0])
 
 
 def _run(name: str, metrics: dict[str, object]) -> demoview.History:

@@ -11,7 +11,10 @@ def quickstart(
         "demo"
     ),
     minutes: Annotated[
-        float, typer.Option(min=0.05, help="How long it may take on two cores of 2024.")
+        float,
+        typer.Option(
+            min=0.05, help="How much is learned: it takes about so long on two cores, longer on one."
+        ),
     ] = 8.0,
     seed: Annotated[
         int, typer.Option("--seed", "-s", metavar="S", min=0, help="Seed of everything random.")
