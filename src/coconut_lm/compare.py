@@ -49,6 +49,7 @@ class Side:
 
     @classmethod
     def of(cls, name: str, predictions: Sequence[Prediction]) -> "Side":
+        """Counted from its predictions, of which there is one at least."""
         right = sum(each.correct for each in predictions)
         low, high = wilson(right, len(predictions))
         return cls(
@@ -83,13 +84,18 @@ class Comparison:
     b: Side
     n: int
     pairs: Pairs
-    difference: float  # B's accuracy less A's, and its paired interval
+    difference: float  # B's accuracy less A's
     p: float  # McNemar's
     kept: float | None  # B's accuracy as a share of A's
     non_inferiority: NonInferiority
     gain: Gain
     rows: Sequence[Pair]
     apart: Sequence[tuple[str, str, str]] = ()  # how A was asked, and how B, where that differs
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval of the difference, which is paired."""
+        return self.non_inferiority.low, self.non_inferiority.high
 
     def differing(self, count: int) -> list[Pair]:
         """Examples that one alone got right, from both kinds in turns; then those that read differently."""
@@ -104,9 +110,11 @@ class Comparison:
         return [pair for pair, _ in zip(chain(turns, others), range(count), strict=False)]
 
     def to_json(self, examples: int = 0) -> dict[str, Any]:
+        """All figures, and so many examples that differ."""
         told = asdict(replace(self, rows=()))
         del told["rows"]
-        return told | {"examples": [_example(*pair) for pair in self.differing(examples)]}
+        shown = [_example(*pair) for pair in self.differing(examples)]
+        return told | {"interval": self.interval, "examples": shown}
 
 
 def compare(
@@ -278,6 +286,7 @@ class OverSeeds:
 
 
 def over_seeds(comparisons: Sequence[Comparison]) -> OverSeeds:
+    """What pairs of runs, one pair a seed, come to together."""
     return OverSeeds(
         a=seeds([each.a.rate for each in comparisons]),
         b=seeds([each.b.rate for each in comparisons]),

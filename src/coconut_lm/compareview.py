@@ -15,7 +15,7 @@ from coconut_lm.statistics import Seeds
 
 def table(comparison: Comparison) -> list[tuple[str, str, str, str]]:
     """What is measured, A's, B's, and how B differs."""
-    a, b, sure = comparison.a, comparison.b, comparison.non_inferiority
+    a, b, (low, high) = comparison.a, comparison.b, comparison.interval
     return [
         *((name, one, other, "") for name, one, other in comparison.apart),
         ("accuracy", f"{a.rate:.2%}", f"{b.rate:.2%}", f"{_points(comparison.difference)} points"),
@@ -23,7 +23,7 @@ def table(comparison: Comparison) -> list[tuple[str, str, str, str]]:
             "95 % interval",
             f"{a.low:.1%} to {a.high:.1%}",
             f"{b.low:.1%} to {b.high:.1%}",
-            f"{_points(sure.low)} to {_points(sure.high)}",
+            f"{_points(low)} to {_points(high)}",
         ),
         ("right", f"{a.right}", f"{b.right}", f"{b.right - a.right:+}"),
         ("average tokens", f"{a.tokens:.1f}", f"{b.tokens:.1f}", _percent(a.tokens, b.tokens)),
@@ -36,6 +36,7 @@ def table(comparison: Comparison) -> list[tuple[str, str, str, str]]:
 def findings(comparison: Comparison) -> list[str]:
     """What the table comes to, in sentences."""
     a, b, pairs, sure = comparison.a.name, comparison.b.name, comparison.pairs, comparison.non_inferiority
+    low, high = comparison.interval
     kept = f", {comparison.kept:.1%} of {a}'s accuracy" if comparison.kept is not None else ""
     margin = f"{100 * sure.margin:g} points worse than {a}"
     verdicts = {
@@ -46,7 +47,7 @@ def findings(comparison: Comparison) -> list[str]:
     return [
         f"Efficiency gain: {_gain(comparison.gain)}",
         f"Quality: {_points(comparison.difference)}% accuracy change"
-        f" (points, 95 % interval {_points(sure.low)} to {_points(sure.high)}){kept}",
+        f" (points, 95 % interval {_points(low)} to {_points(high)}){kept}",
         f"Non-inferiority: {verdicts[sure.verdict]}",
         f"McNemar: {_p(comparison.p)}; {pairs.both} both right, {pairs.only_a} only {a},"
         f" {pairs.only_b} only {b}, {pairs.neither} both wrong",

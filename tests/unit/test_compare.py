@@ -27,7 +27,7 @@ def test_counts_rates_and_the_test_are_those_of_the_pairs() -> None:
     assert (told.a.low, told.a.high) == wilson(75, 120)
     assert told.difference == pytest.approx(10 / 120) and told.kept == pytest.approx(85 / 75)
     assert told.p == binomtest(15, 40).pvalue
-    assert (told.non_inferiority.low, told.non_inferiority.high) == paired_difference(told.pairs)
+    assert told.interval == paired_difference(told.pairs) and told.to_json()["interval"] == told.interval
 
 
 def test_tokens_are_thoughts_and_what_was_written() -> None:
