@@ -1,12 +1,14 @@
 """`coconut-lm run` as a user types it: what it prints, what it leaves, and what is made of that."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pages
 import pytest
 import torch
 from runs import SHAPE, At, Said, command, die, folder, forked, make_data, settings, train
@@ -280,3 +282,9 @@ def test_only_eval(thoughts: int) -> None:
             record["val_right"],
             record["val_tokens"],
         )
+
+
+def test_the_page_of_runs_shows_how_it_is_done_in_python(capsys: pytest.CaptureFixture[str]) -> None:
+    (block,) = re.findall(r"^```python\n(.*?)^```", pages.page("api/runs"), flags=re.S | re.M)
+    exec(block.replace("configs/debug.yaml", "a.yaml").replace("data/prosqa_valid.json", "valid.json"), {})
+    assert "'n': 6" in capsys.readouterr().out and saved("mine")
