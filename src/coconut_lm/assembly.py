@@ -44,6 +44,7 @@ class Loaded:
     place: Path | None = None
 
     def rows(self, examples: EncodedSet, seed: int = 0) -> Rows:
+        """What this model reads of these examples."""
         return Rows(examples, self.tokens, self.method, self.curriculum, seed=seed)
 
     def stage(self, thoughts: int | None = None) -> int:

@@ -24,6 +24,11 @@ METHOD_FLAGS = ("coconut", "cot", "no_thoughts", "no_cot")
 
 
 class Config(Schema):
+    """Every key of a run, with its value or its default; all mistakes are refused at once.
+
+    It cannot be changed: `config.model_copy(update={"lr": 1e-5})` is another one, whose values nobody checks.
+    """
+
     if not TYPE_CHECKING:  # type checkers shall see the keys
 
         def __init__(self, **given: Any) -> None:
@@ -33,6 +38,7 @@ class Config(Schema):
 
     @property
     def run_dir(self) -> Path:
+        """The run's folder, save_path/name."""
         return Path(self.save_path) / self.name
 
 

@@ -39,6 +39,7 @@ class CoconutConfig(PreTrainedConfig):
         super().__init__(**kwargs)
 
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
+        """The base's, which holds its sizes."""
         text_config: PreTrainedConfig = self.base_config.get_text_config(decoder=decoder, encoder=encoder)
         return text_config
 
@@ -49,4 +50,5 @@ class CoconutConfig(PreTrainedConfig):
 
     @property
     def vocab_size(self) -> int:
+        """Rows of the embedding, those of the latent tokens included."""
         return int(self.get_text_config().vocab_size)

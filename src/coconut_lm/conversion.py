@@ -20,6 +20,8 @@ from coconut_lm.weights import WINDOW
 
 @dataclass(frozen=True)
 class Opened:
+    """A model of ours, whatever it was read from, and what is known beside its weights."""
+
     model: CoconutForCausalLM
     tokenizer: Any
     kind: str

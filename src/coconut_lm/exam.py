@@ -145,6 +145,7 @@ class Examiner:
 
 
 def best_device() -> torch.device:
+    """CUDA, else Apple's, else the CPU."""
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

@@ -53,6 +53,7 @@ class Window(Feedback):
         self.window, self.scope = window, scope
 
     def weights(self) -> Tensor:
+        """One a state, newest first; they need not sum to one."""
         raise NotImplementedError
 
     def forward(self, h_BWD: Tensor, mask_BW: Tensor, index_B: Tensor) -> Tensor:
@@ -68,6 +69,8 @@ class Window(Feedback):
 
 
 class FixedWindow(Window):
+    """Weights that stay as given, newest state first; they are kept with the model and not trained."""
+
     def __init__(self, weights: Sequence[float] = (0.6, 0.3, 0.1), scope: str = "history") -> None:
         super().__init__(len(weights), scope)
         if min(weights, default=0) < 0 or weights[0] <= 0:

@@ -39,6 +39,8 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class History:
+    """One run as its folder tells it; `missing` says in words what is not there or damaged."""
+
     name: str
     path: Path
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -56,6 +58,7 @@ class History:
 
     @property
     def method(self) -> str:
+        """By its configuration, or else by its evaluations; \"unknown\" where neither says."""
         told = [self.config.get("method")]
         told += [flag for flag in METHOD_FLAGS if self.config.get(flag) is True]
         told += [each.get("method") for each in self.evaluations]
@@ -63,6 +66,7 @@ class History:
 
     @property
     def task(self) -> str | None:
+        """What it was measured on; None where nothing says."""
         told = [each.get("task") for each in self.evaluations] + [self.config.get("task")]
         return next((str(each) for each in told if each), None)
 

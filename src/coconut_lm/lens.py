@@ -38,6 +38,7 @@ class Thought:
     entropy: float  # nats
 
     def to_json(self) -> dict[str, Any]:
+        """Its figures to four places."""
         return {
             "tokens": [[text, round(probability, 4)] for text, probability in self.tokens],
             "norm": round(self.norm, 4),
@@ -114,6 +115,7 @@ class Answer:
     thoughts: list[Thought]
 
     def to_json(self) -> dict[str, Any]:
+        """With its thoughts, as files and --json have them."""
         thoughts = [thought.to_json() for thought in self.thoughts]
         return {"slots": self.slots, "output": self.output, "ended": self.ended, "thoughts": thoughts}
 

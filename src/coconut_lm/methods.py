@@ -46,6 +46,7 @@ class Curriculum:
         return self.max_latent_stage + (self.after_last_stage == "remove_all")
 
     def held(self, stage: int) -> int:
+        """The stage that stands for it: with `hold`, none comes after the last latent one."""
         return min(stage, self.max_latent_stage) if self.after_last_stage == "hold" else stage
 
 
@@ -165,6 +166,7 @@ class Row:
 
     @property
     def labels(self) -> NDArray[np.int64]:
+        """The ids, with IGNORED where nothing is learned."""
         labels = self.input_ids.astype(np.int64)
         labels[: self.supervised_from] = IGNORED
         return labels

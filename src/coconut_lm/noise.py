@@ -28,6 +28,7 @@ def _unit(g_BD: Tensor) -> Tensor:
 
 
 def gaussian(h_BD: Tensor, scale: float, g_BD: Tensor) -> Tensor:
+    """Adds `scale` times `g_BD`, which is standard normal: as much to a short thought as to a long one."""
     return h_BD + scale * g_BD
 
 
@@ -53,10 +54,12 @@ def orthogonal(h_BD: Tensor, scale: float, g_BD: Tensor) -> Tensor:
 
 
 def targeted_same(h_BD: Tensor, scale: float, _: Tensor) -> Tensor:
+    """Lengthens the thought; its direction stays."""
     return h_BD * (1 + scale)
 
 
 def targeted_opposite(h_BD: Tensor, scale: float, _: Tensor) -> Tensor:
+    """Shortens the thought, and turns it over where `scale` is above 1."""
     return h_BD * (1 - scale)
 
 

@@ -211,6 +211,7 @@ def _visible(token: str) -> str:
 
 
 def markdown(runs: Sequence[History], drawn: Sequence[Plot], title: str) -> str:
+    """The tables of the page as GitHub shows them, with the plots from files beside."""
     floors, sides = summary.floors(runs)
     differing, _ = summary.configurations(runs)
     parts = {"": summary.results(runs), "Run against run": summary.paired(runs)}

@@ -51,6 +51,7 @@ class Progress:
 
     @classmethod
     def read(cls, checkpoint: Path) -> "Progress":
+        """That of a checkpoint's folder."""
         path = checkpoint / PROGRESS
         text = read_text(path)
         try:
@@ -60,15 +61,19 @@ class Progress:
             raise UserError(f"{path} is damaged", given=error, do=do) from None
 
     def write(self, checkpoint: Path) -> None:
+        """Into a checkpoint's folder."""
         write_json(checkpoint / PROGRESS, vars(self))
 
 
 @dataclass(frozen=True)
 class RunFolder:
+    """Where the files of a run are. Nothing need be there yet, and nothing is made by asking."""
+
     path: Path
 
     @classmethod
     def is_one(cls, path: str | os.PathLike[str]) -> bool:
+        """Whether a run was begun there."""
         return (Path(path) / CONFIG).is_file()
 
     @property
@@ -88,12 +93,15 @@ class RunFolder:
         return self.path / "eval"
 
     def evaluation(self, name: str) -> Path:
+        """The folder of one evaluation."""
         return self.evaluations / name
 
     def checkpoint(self, epochs: int) -> Path:
+        """The checkpoint after so many finished epochs."""
         return self.path / "checkpoints" / f"checkpoint_{epochs}"
 
     def step(self, steps: int) -> Path:
+        """The place to go on from after so many optimizer steps."""
         return self.path / "checkpoints" / f"step_{steps}"
 
     def logged(self, kind: str) -> list[dict[str, Any]]:
@@ -147,10 +155,12 @@ def lines(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
 
 
 def write_lines(path: str | os.PathLike[str], rows: Iterator[dict[str, Any]] | list[dict[str, Any]]) -> None:
+    """One object a line; whole or not at all."""
     with atomic_write(path) as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 def write_json(path: str | os.PathLike[str], content: Any) -> None:
+    """Indented, as UTF-8; whole or not at all."""
     with atomic_write(path) as file:
         file.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")

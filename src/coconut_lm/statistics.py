@@ -45,6 +45,7 @@ class Pairs:
 
     @classmethod
     def of(cls, a: Sequence[bool], b: Sequence[bool]) -> "Pairs":
+        """The i-th verdicts of both are on the same example."""
         count = Counter((bool(one), bool(other)) for one, other in zip(a, b, strict=True))
         return cls(count[True, True], count[True, False], count[False, True], count[False, False])
 

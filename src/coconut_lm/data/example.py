@@ -17,12 +17,15 @@ SHOWN = 10  # bad rows named in one message
 
 @dataclass(frozen=True)
 class Example:
+    """One question with its gold steps and answer; `extra` holds all else of its record, and is kept."""
+
     question: str
     steps: tuple[str, ...]
     answer: str
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
+        """Its record in a file."""
         return {
             "question": self.question,
             "answer": self.answer,

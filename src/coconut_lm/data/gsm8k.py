@@ -132,6 +132,7 @@ class NumberTask(WordedTask):
     """A Task whose answer is a number: 18, 18.0, $18.00 and "18 eggs." are the same, and % is a unit."""
 
     def score(self, output: str, example: Example) -> Verdict:
+        """Numbers are compared exactly; a gold answer in words as words."""
         if self.scoring == "reference":
             return super().score(output, example)
         found, gold = answer_in(output), as_number(example.answer)

@@ -205,6 +205,7 @@ class LatexTask(WordedTask):
     """A Task whose answer is a formula: right if it says the same, however it is written."""
 
     def score(self, output: str, example: Example) -> Verdict:
+        """Compares the formula that the output ends with."""
         if self.scoring == "reference":
             return super().score(output, example)
         found = latex.final_answer(output)

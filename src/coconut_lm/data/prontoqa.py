@@ -50,6 +50,7 @@ class Rule:
     negated: bool = False
 
     def write(self, random: Random) -> str:
+        """A sentence, worded one of the usual ways."""
         no = "not " if self.negated else ""
         if random.random() < 0.5:
             return f"{self.of.capitalize()}es are {no}{self.what}{'es' if self.concept else ''}."
@@ -92,6 +93,7 @@ def ontology(random: Random, hops: int) -> Ontology:
 
 
 def example(random: Random, hops: int) -> Example:
+    """One question whose chain has so many concepts."""
     world, name = ontology(random, hops), random.choice(NAMES)
     chain = [rule.write(random) for rule in world.chain]
     rules = chain + [rule.write(random) for rule in world.rest]
@@ -203,6 +205,7 @@ class Text:
 
 
 def parse(question: str) -> Text:
+    """Rules, facts and what is asked, as the question words them."""
     context, mark, query = question.rpartition("True or false: ")
     words = query.rstrip(". ").split()
     if not mark or len(words) not in (3, 4):
@@ -250,6 +253,7 @@ def shortcuts(examples: Sequence[Example]) -> dict[str, float]:
 
 
 def statistics(examples: Iterable[Example]) -> dict[str, Any]:
+    """Sizes, and how often the answer and the question are negative."""
     examples = list(examples)
     texts = [parse(example.question) for example in examples]
     asked = [sum(rule.split()[-1] == text.what for rule in text.rules) for text in texts]

@@ -79,6 +79,7 @@ STYLES = {
 
 
 def style_of(example: Example) -> Style:
+    """In words or in symbols: an example shows it."""
     return STYLES["symbols" if "[R]" in example.question else "sentences"]
 
 
@@ -224,6 +225,7 @@ def _check_names(recipe: Recipe, style: str) -> None:
 
 
 def statistics(examples: Iterable[Example]) -> dict[str, Any]:
+    """Sizes of the graphs and lengths of the ways in them: means, and shares of each value."""
     return graphs.statistics([parse(example) for example in examples])
 
 
