@@ -23,10 +23,13 @@ from coconut_lm.faults import in_words
 from coconut_lm.files import refuse_overwrite
 from coconut_lm.methods import Rows
 from coconut_lm.runfolder import PREDICTIONS, RunFolder, write_json
+from coconut_lm.sizing import measure
 from coconut_lm.tokens import EncodedSet, encode
 from coconut_lm.track import Tracker
+from coconut_lm.traffic import Sharing
 from coconut_lm.train import Data, Trainer, Watch
 from coconut_lm.validation import Validator
+from coconut_lm.workload import stages
 
 FREE = frozenset(  # what may change when a run goes on
     ("num_epochs", "max_steps", "save_steps", "keep_last", "report_to", "num_workers", "eval_batch_size")
@@ -75,12 +78,16 @@ def run(config: Config, watch: Watch | None = None) -> bool:
     if accelerator.is_main_process:
         dump(config, folder.config)
         write_json(folder.environment, environment.describe())
-    sharded = parallel.shards(config, accelerator, _too_large(config, loaded, accelerator, data.train))
+    sharing = _sharing(config, loaded, accelerator, data.train)
+    sharded = sharing in ("step", "shards")
     with Tracker(folder, config, active=accelerator.is_main_process) as tracker, in_words(config):
         if not sharded:
             parallel.place(loaded.model, accelerator)
         preflight.short_check(loaded, data.train, backward=not sharded)
-        return Trainer(config, loaded, data, folder, accelerator, tracker, sharded=sharded, watch=watch).fit()
+        trainer = Trainer(config, loaded, data, folder, accelerator, tracker, sharded=sharded, watch=watch)
+        if sharing == "step":
+            parallel.hold(trainer.model)
+        return trainer.fit()
 
 
 def evaluate_once(config: Config, watch: Examined | None = None) -> tuple[dict[str, Any], Path] | None:
@@ -110,12 +117,15 @@ def _answer_together(
     config: Config, loaded: Loaded, examiner: exam.Examiner, out: Path, accelerator: Accelerator
 ) -> None:
     """Every rank answers its share, and the first keeps them all: nothing is then left to ask."""
-    sharded = parallel.shards(config, accelerator, _too_large(config, loaded, accelerator))
-    model = heart(loaded.model)
+    sharing, model = _sharing(config, loaded, accelerator), heart(loaded.model)
+    sharded = sharing in ("step", "shards")
+    shared = parallel.distribute(model, accelerator, True) if sharded else model.to(accelerator.device)
+    if sharing == "step":
+        parallel.hold(shared)
     validator = Validator(
         config=config.model_copy(update={"max_new_tokens": examiner.setting.max_new_tokens}),
         loaded=loaded,
-        model=parallel.distribute(model, accelerator, True) if sharded else model.to(accelerator.device),
+        model=shared,
         rows=examiner.prompts,
         examples=examiner.examples,
         task=task_named(examiner.setting.task, examiner.setting.scoring),
@@ -128,12 +138,16 @@ def _answer_together(
         keep(out, examiner.setting, len(found), found)
 
 
-def _too_large(config: Config, loaded: Loaded, accelerator: Accelerator, rows: Rows | None = None) -> bool:
-    """Whether a copy of the model, as it is trained, is more than one device holds."""
-    if config.fsdp != "auto" or accelerator.device.type != "cuda":
-        return False
-    memory = torch.cuda.get_device_properties(accelerator.device).total_memory
-    return plan.fsdp_needed(config, heart(loaded.model), memory, rows)
+def _sharing(config: Config, loaded: Loaded, accelerator: Accelerator, rows: Rows | None = None) -> Sharing:
+    """How the ranks share the model; for `auto`, as it fits into the smallest of their devices."""
+    devices = accelerator.num_processes
+    said = plan.sharing_said(config, devices)
+    if said or accelerator.device.type != "cuda":
+        return said or "copies"
+    here = torch.cuda.get_device_properties(accelerator.device).total_memory
+    loads = [each.load for each in stages(config, rows)]
+    memory = parallel.smallest(accelerator, here)
+    return plan.sharing_that_fits(config, measure(heart(loaded.model)), loads, devices, memory)
 
 
 def examples(config: Config) -> tuple[list[Example], list[Example]]:

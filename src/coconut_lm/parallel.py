@@ -50,13 +50,6 @@ def _sometimes_unused(config: Config) -> bool:
     return config.latent_variant == "learnable_weights" or config.latent_projection is not None
 
 
-def shards(config: Config, accelerator: Accelerator, needed: bool) -> bool:
-    """Whether the model is cut up over the ranks; `needed` is whether it would not fit."""
-    if accelerator.num_processes == 1:
-        return False
-    return config.fsdp == "full" or (config.fsdp == "auto" and needed)
-
-
 def place(model: nn.Module, accelerator: Accelerator) -> None:
     """Onto this process's device; quantised weights are put there when they are loaded."""
     if not any(type(weight).__module__.startswith("bitsandbytes") for weight in model.parameters()):
@@ -74,11 +67,53 @@ def distribute(model: CoconutForCausalLM, accelerator: Accelerator, sharded: boo
     # Each call moves what it shards to the device: the model as a whole might not fit there.
     for block in blocks(model):
         fully_shard(block, **settings)
+        block.register_forward_pre_hook(_lend)
+        block.register_forward_hook(_take_back, prepend=True)
     # It warns of logits that are a view, should anyone write into them: nobody does.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module", UserWarning)
     # The root holds what every pass needs: embeddings, norm and head. It stays whole between the passes.
     fully_shard(model, reshard_after_forward=False, **settings)
     return model
+
+
+def hold(model: nn.Module) -> None:
+    """Shards that are put together once a step, not for each of its passes: more to hold, less to send."""
+    assert isinstance(model, FSDPModule)
+    model.set_reshard_after_forward(False)
+    model.set_reshard_after_backward(False)
+    for part in model.modules():
+        part.__dict__["held"] = True
+
+
+class _Lent(torch.autograd.Function):
+    """A weight as one pass uses it, whose gradient is there when that pass is done. Autograd by itself adds
+    it up over all passes, and would hold the whole model's gradients until it reaches the first of them."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor) -> Tensor:
+        ctx.weight = weight
+        return weight.view_as(weight)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> None:
+        weight = ctx.weight
+        weight.grad = gradient.contiguous() if weight.grad is None else weight.grad + gradient
+
+
+def _lend(block: nn.Module, _: Any) -> None:
+    if torch.is_grad_enabled() and not getattr(block, "held", False):
+        for part in block.modules():
+            for name, weight in part._parameters.items():
+                if weight is not None and weight.requires_grad:
+                    lent = _Lent.apply(weight)
+                    lent.lent = weight
+                    part._parameters[name] = lent
+
+
+def _take_back(block: nn.Module, *_: Any) -> None:
+    for part in block.modules():
+        for name, weight in part._parameters.items():
+            part._parameters[name] = getattr(weight, "lent", weight)
 
 
 def blocks(model: CoconutForCausalLM) -> list[nn.Module]:
@@ -100,13 +135,16 @@ def compile_parts(model: CoconutForCausalLM) -> None:
 
 @contextmanager
 def gathering(model: nn.Module, accelerator: Accelerator, last: bool) -> Iterator[None]:
-    """Copies of a model share gradients at the last micro-batch only. In shards they do after each: to keep
-    whole gradients until then would take the memory that sharding saves."""
-    if last or isinstance(model, FSDPModule):
-        yield
-    else:
+    """Copies of a model share gradients at the last micro-batch only. Shards do after each: to keep whole
+    gradients until then would take the memory that sharding saves. What was held is let go at the last."""
+    if not last and not isinstance(model, FSDPModule):
         with accelerator.no_sync(model):
             yield
+        return
+    yield
+    for part in model.modules() if last else ():
+        if isinstance(part, FSDPModule):
+            part.reshard()
 
 
 def everywhere(accelerator: Accelerator, values: list[float]) -> list[float]:
@@ -116,6 +154,11 @@ def everywhere(accelerator: Accelerator, values: list[float]) -> list[float]:
     there = torch.tensor(values, dtype=torch.float64 if accelerator.device.type == "cpu" else torch.float32)
     summed: list[float] = accelerator.reduce(there.to(accelerator.device), "sum").tolist()
     return summed
+
+
+def smallest(accelerator: Accelerator, value: int) -> int:
+    """The least of all ranks' values."""
+    return int(accelerator.gather(torch.tensor([value], device=accelerator.device)).min())
 
 
 def whole_tensor(value: Tensor) -> Tensor:

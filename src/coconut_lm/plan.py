@@ -4,22 +4,20 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
-
-from torch import nn
 
 from coconut_lm import costs
 from coconut_lm.config import Config, load
 from coconut_lm.costs import Load, Precision
 from coconut_lm.errors import UserError
-from coconut_lm.methods import Rows
 from coconut_lm.sizing import Sizes, measure, on_meta
+from coconut_lm.traffic import Sharing, traffic
 from coconut_lm.workload import ASSUMED, Stage, stages, training_rows
 
 GIB = 2**30
 BITS = {"4bit": 0.55}  # bytes of a quantised weight with its scales
 BUSY = 0.4  # of a device's peak, which training reaches
-Sharing = Literal["one", "copies", "shards"]
+LADDER: tuple[Sharing, ...] = ("copies", "step", "shards")  # what is sent grows, what is held shrinks
+NAMED: dict[str, Sharing] = {"off": "copies", "step": "step", "full": "shards"}
 
 
 # -- memory --
@@ -40,6 +38,7 @@ class Memory:
 
     @property
     def total(self) -> int:
+        """All of it together."""
         return sum(asdict(self).values())
 
 
@@ -58,12 +57,13 @@ def _quantised(config: Config) -> bool:
 
 def memory(config: Config, sizes: Sizes, load: Load, sharing: Sharing = "one", devices: int = 1) -> Memory:
     """The most that one device holds at a time."""
-    precision, parts = precision_of(config), devices if sharing == "shards" else 1
+    sharded = sharing in ("step", "shards")
+    precision, parts = precision_of(config), devices if sharded else 1
     found = costs.activations(
         sizes.shape, load, precision, recompute=config.gradient_checkpointing, adapters=sizes.adapters
     )
     trained = 4 if sizes.adapters else precision.weights  # adapters are float32 whatever is beneath them
-    uncast = sharing == "shards" or config.gradient_checkpointing or _quantised(config)
+    uncast = sharded or config.gradient_checkpointing or _quantised(config)
     casts = 0 if uncast else found.casts
     held = found.layers + found.around + casts + max(0, found.recomputed - found.logits - found.cache)
     gathered = _gathered(config, sizes, precision, sharing)
@@ -97,18 +97,29 @@ def _gathered(config: Config, sizes: Sizes, precision: Precision, sharing: Shari
         return table
     if sharing == "copies":
         return table + sizes.trained * trained
-    # The root stays whole; of the blocks, one computes and one is on its way. Gradients leave in float32
-    # where weights are cast, a block at a time, or all together after the last micro-batch.
+    wide = 4 if precision.cast else trained  # gradients leave in float32 where weights are cast
+    if sharing == "step":  # everything is whole: weights, and gradients until the first pass has its own
+        unsent = min(sizes.trained, sizes.block) * wide
+        return table + (sizes.parameters + sizes.trained) * precision.compute + unsent
+    # The root stays whole; of the blocks, one computes and one is on its way, and one's gradients leave.
     whole = (sizes.root + 2 * sizes.block) * precision.compute
-    unsent = sizes.trained if config.gradient_accumulation_steps > 1 else min(sizes.trained, sizes.block)
-    return table + whole + unsent * (4 if precision.cast else trained)
+    learned = min(sizes.trained, sizes.root + sizes.block) * precision.compute
+    return table + whole + learned + min(sizes.trained, sizes.block) * wide
 
 
-def fsdp_needed(config: Config, model: nn.Module, memory_bytes: int, rows: Rows | None = None) -> bool:
-    """Whether a copy of the run would not fit into a device of so much memory."""
-    sizes = measure(model)
-    loads = [each.load for each in stages(config, rows)]
-    return max(memory(config, sizes, load, "copies", 2).total for load in loads) > memory_bytes
+def sharing_said(config: Config, devices: int) -> Sharing | None:
+    """How devices share a run, where that does not depend on what fits."""
+    return "one" if devices == 1 else NAMED.get(config.fsdp)
+
+
+def sharing_that_fits(
+    config: Config, sizes: Sizes, loads: Sequence[Load], devices: int, memory_bytes: float
+) -> Sharing:
+    """The first way that fits into devices of so much memory; of them all, the last holds least."""
+    for kind in LADDER:
+        if max(memory(config, sizes, load, kind, devices).total for load in loads) <= memory_bytes:
+            return kind
+    return LADDER[-1]
 
 
 # -- the plan --
@@ -141,6 +152,7 @@ DEVICES = {
 
 
 def device_named(name: str) -> Device:
+    """The data sheet of a device of DEVICES."""
     if name.lower() not in DEVICES:
         raise UserError(
             "unknown device", given=name, expected=", ".join(DEVICES), do="or give --memory alone"
@@ -157,12 +169,16 @@ class Cost:
     memory: dict[Sharing, Memory]
     flops: float
     """Of one example, forward and backward."""
+    sent: dict[Sharing, int]
+    """Bytes that a device sends in an optimizer step."""
     steps: int | None
     seconds: float | None
 
 
 @dataclass(frozen=True)
 class Plan:
+    """What a run takes on so many devices, stage by stage, and what had to be assumed to say so."""
+
     config: Config
     sizes: Sizes
     devices: int
@@ -178,6 +194,7 @@ class Plan:
         return max((each.memory[sharing or self.sharing] for each in self.costs), key=lambda each: each.total)
 
     def fits(self, memory_bytes: float) -> bool:
+        """Whether every stage does, on devices of so much memory."""
         return self.worst().total <= memory_bytes
 
 
@@ -196,9 +213,8 @@ def plan(
     sizes = measure(on_meta(config, model_config, words))
     found = stages(config, rows, length)
     costed = tuple(_cost(config, sizes, each, devices, examples, device) for each in found)
-    worst = max(each.memory["copies"].total for each in costed)
-    sharded = config.fsdp == "full" or (config.fsdp == "auto" and worst > (memory_bytes or math.inf))
-    sharing: Sharing = "one" if devices == 1 else "shards" if sharded else "copies"
+    loads, limit = [each.load for each in found], memory_bytes or math.inf
+    sharing = sharing_said(config, devices) or sharing_that_fits(config, sizes, loads, devices, limit)
     remarks = (
         [] if rows and length is None else [f"rows of {length or config.max_seq_length or ASSUMED} tokens"]
     )
@@ -212,7 +228,9 @@ def plan(
 def _cost(
     config: Config, sizes: Sizes, stage: Stage, devices: int, examples: int | None, device: Device | None
 ) -> Cost:
-    kinds: list[Sharing] = ["one", "copies", "shards"]
+    kinds: list[Sharing] = ["one", *LADDER]
+    precision, passes = precision_of(config), len(stage.load.passes)
+    micro = config.gradient_accumulation_steps
     flops = costs.flops_of_training(
         sizes.shape,
         stage.tokens,
@@ -220,19 +238,20 @@ def _cost(
         recompute=config.gradient_checkpointing,
         adapters=sizes.adapters is not None,
     )
-    rows = config.batch_size_training * config.gradient_accumulation_steps * devices
+    rows = config.batch_size_training * micro * devices
     steps = math.ceil(examples / rows) if examples else None
     seconds = None
     if device and examples and steps:
         # A pass of one column computes little and still reads all weights, three times with its gradients.
-        reading = 3 * sizes.parameters * precision_of(config).compute / (device.bandwidth * 1e12)
-        slow = steps * config.gradient_accumulation_steps * len(stage.load.passes) * reading
+        reading = 3 * sizes.parameters * precision.compute / (device.bandwidth * 1e12)
+        slow = steps * micro * passes * reading
         seconds = max(examples * flops / (device.rate(config) * devices), slow)
     return Cost(
         stage,
-        len(stage.load.passes),
+        passes,
         {kind: memory(config, sizes, stage.load, kind, devices) for kind in kinds},
         flops,
+        {kind: traffic(sizes, precision, kind, passes, micro).sent(devices) for kind in kinds},
         steps,
         seconds,
     )
@@ -250,6 +269,7 @@ REMEDIES: tuple[tuple[str, ...], ...] = (
     ("lora.r=16", "lora.quantize=4bit", "bf16=true", "gradient_checkpointing=true"),
 )
 SHARDED: tuple[tuple[str, ...], ...] = (
+    ("fsdp=step",),
     ("fsdp=full",),
     ("fsdp=full", "gradient_checkpointing=true"),
     ("fsdp=full", "bf16=true", "gradient_checkpointing=true"),
@@ -276,7 +296,7 @@ def remedies(found: Plan, model_config: str | os.PathLike[str] | None = None) ->
         sizes = found.sizes
         if changed.lora != found.config.lora:
             sizes = measure(on_meta(changed, model_config, found.words))
-        sharing: Sharing = "shards" if "fsdp=full" in keys else found.sharing
+        sharing = sharing_said(changed, found.devices) or found.sharing
         loads = (each.stage.load.with_rows(changed.batch_size_training) for each in found.costs)
         most = max(memory(changed, sizes, each, sharing, found.devices).total for each in loads)
         if most < found.worst().total:

@@ -9,9 +9,15 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from coconut_lm.plan import GIB, Cost, Memory, Plan, Remedy, Sharing
+from coconut_lm.plan import GIB, LADDER, Cost, Memory, Plan, Remedy
+from coconut_lm.traffic import Sharing
 
-NAMES: dict[Sharing, str] = {"one": "one device", "copies": "a copy on each", "shards": "shards (fsdp)"}
+NAMES: dict[Sharing, str] = {
+    "one": "one device",
+    "copies": "a copy on each",
+    "step": "fsdp: step",
+    "shards": "fsdp: full",
+}
 
 
 def tables(plan: Plan, remedies: list[Remedy], memory: float | None) -> Iterator[RenderableType]:
@@ -56,6 +62,7 @@ def _stage_json(cost: Cost) -> dict[str, Any]:
         "flops_per_example": cost.flops,
         "steps_per_epoch": cost.steps,
         "seconds_per_epoch": cost.seconds,
+        "sent_per_step": cost.sent,
         "memory": {kind: {**asdict(each), "total": each.total} for kind, each in cost.memory.items()},
     }
 
@@ -80,12 +87,15 @@ def _stages(plan: Plan) -> Table:
 
 
 def _memory(plan: Plan) -> Table:
-    kinds: list[Sharing] = ["one"] if plan.devices == 1 else ["copies", "shards"]
+    kinds: list[Sharing] = ["one"] if plan.devices == 1 else list(LADDER)
     table = _table("GiB on a device", *(NAMES[kind] + " *" * (kind == plan.sharing) for kind in kinds))
     worst = [plan.worst(kind) for kind in kinds]
     for name in Memory.__dataclass_fields__:
         table.add_row(name, *(f"{getattr(each, name) / GIB:.2f}" for each in worst))
     table.add_row("total", *(f"{each.total / GIB:.2f}" for each in worst), style="bold")
+    if plan.devices > 1:
+        most = (max(cost.sent[kind] for cost in plan.costs) / GIB for kind in kinds)
+        table.add_row("sent in a step", *(f"{each:.2f}" for each in most))
     table.caption = "at the worst moment of a step; * is what the configuration says"
     return table
 

@@ -227,8 +227,8 @@ class Schema(Section):
     """Compile the model with torch.compile."""
     num_workers: NonNegativeInt = 0
     """Processes that prepare batches."""
-    fsdp: Annotated[Literal["off", "auto", "full"], _also((False, "off"))] = "off"
-    """Shard the model over devices: never, where it would not fit, or always."""
+    fsdp: Annotated[Literal["off", "auto", "step", "full"], _also((False, "off"))] = "off"
+    """Shard the model over devices: never, put together once a step, or for each pass; auto is what fits."""
     timeout_minutes: PositiveFloat = 30.0
     """How long a rank waits for the others before it gives up."""
 

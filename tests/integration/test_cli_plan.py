@@ -60,7 +60,7 @@ def test_the_page_has_a_table() -> None:
 def test_a_plan_that_fits_and_one_that_does_not() -> None:
     fits = plan(GSM, "--device", "a100-80", "--devices", 4)
     assert fits.exit_code == 0 and "it fits" in fits.stdout and "what takes less" not in fits.stdout
-    assert "a copy on each *" in fits.stdout and "shards (fsdp)" in fits.stdout
+    assert "a copy on each *" in fits.stdout and "fsdp: full" in fits.stdout
     tight = plan(GSM, "--memory", 5)
     assert tight.exit_code == 0 and "it does not fit" in tight.stdout
     assert "gradient_checkpointing=true" in tight.stdout and "fsdp=full" not in tight.stdout

@@ -78,6 +78,12 @@ def test_two_ranks_end_where_one_does(option: str, fsdp: str) -> None:
     assert_alike()
 
 
+@pytest.mark.parametrize("option", ["accumulation", "lora"])
+def test_so_do_shards_put_together_once_a_step(option: str) -> None:
+    assert both(**(MIXED | OFTEN[option]), fsdp="step") < 1e-10
+    assert_alike()
+
+
 @SHARDING
 @pytest.mark.parametrize("valid", [1, 5])
 def test_every_question_is_answered_once(valid: int, fsdp: str) -> None:

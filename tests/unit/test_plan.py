@@ -5,20 +5,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from tiny import FAMILIES, base_model, thinking
 
 from coconut_lm import plan as room
 from coconut_lm.adapters import add_lora
 from coconut_lm.assembly import assemble
 from coconut_lm.config import Config, load
-from coconut_lm.costs import Load
+from coconut_lm.costs import PRECISIONS, Load
 from coconut_lm.data import prosqa
 from coconut_lm.data.example import write_examples
 from coconut_lm.errors import UserError
-from coconut_lm.plan import GIB, fsdp_needed, memory, plan, remedies
+from coconut_lm.plan import GIB, memory, plan, remedies
 from coconut_lm.sizing import Sizes, measure, on_meta
 from coconut_lm.tokens import add_latent_tokens, encode, word_tokenizer
+from coconut_lm.traffic import Network, traffic
 from coconut_lm.workload import ASSUMED, stages, training_rows
 
 PUBLISHED = {
@@ -167,11 +167,41 @@ def test_frozen_float32_weights_are_copied_in_every_pass() -> None:
     assert seven - one > 6 * 2 * 0.95 * (sizes.parameters - sizes.shape.table)
 
 
-def test_whole_gradients_of_micro_batches_are_counted(eight: Sizes) -> None:
+def test_micro_batches_cost_shards_nothing_to_hold(eight: Sizes) -> None:
     one, four = (
         memory(config(bf16=True, gradient_accumulation_steps=n), eight, LOAD, "shards", 8) for n in (1, 4)
     )
-    assert four.gathered - one.gathered == 4 * (eight.parameters - eight.block)
+    assert one == four
+
+
+def test_what_is_put_together_once_a_step_is_whole(eight: Sizes) -> None:
+    step, shards = (memory(config(bf16=True), eight, LOAD, kind, 8) for kind in ("step", "shards"))
+    assert step.gathered == 4 * eight.parameters + 4 * eight.block
+    assert step.weights == shards.weights and 5 * shards.gathered < step.gathered
+
+
+def test_what_is_sent(eight: Sizes) -> None:
+    blocks, root = eight.parameters - eight.root, eight.root
+
+    def sent(kind: Any, passes: int = 1, micro: int = 1, devices: int = 2) -> int:
+        return 2 * traffic(eight, PRECISIONS["autocast"], kind, passes, micro).sent(devices)
+
+    assert sent("one") == 0
+    assert sent("copies", 7, 4) == 8 * eight.parameters
+    assert sent("shards") == 8 * blocks + 6 * root and sent("step", 7) == 6 * (blocks + root)
+    assert sent("shards", 7) == 7 * 8 * blocks + 6 * root
+    assert sent("step", 7, 4) == (2 + 4 * 4) * blocks + (2 + 4 * 4) * root
+    frozen = measure(on_meta(config(model_id="meta-llama/Llama-3.1-8B", lora={"r": 16}, bf16="pure")))
+    found = traffic(frozen, PRECISIONS["pure"], "shards", 7)
+    assert found.summed == 4 * frozen.trained and found.root_summed == 0
+
+
+def test_rings_take_hops_and_bytes() -> None:
+    network = Network(8, inside=100.0, outside=10.0, hop_inside=1.0, hop_outside=3.0, start=0.5)
+    assert network.ring(1000, 1) == network.across(1000, 1) == 0
+    assert network.ring(1000, 8) == 0.5 + 7 + 1000 * 7 / 8 / 100
+    assert network.ring(1600, 16) == 0.5 + 14 + 3 + 1600 * 15 / 16 / 80
+    assert network.across(100, 2) == 0.5 + 2 * (100 / 2 / 10 + 3)
 
 
 def test_everything_that_should_help_helps(eight: Sizes) -> None:
@@ -181,17 +211,19 @@ def test_everything_that_should_help_helps(eight: Sizes) -> None:
     assert total(gradient_checkpointing=True) < total()
     assert total(LOAD.with_rows(4)) < total()
     assert total(bf16="pure") < 0.6 * total()
-    assert total(sharing="shards") < total() / 3 < total() < total(sharing="copies")
+    assert total(sharing="shards") < total() / 2.5 < total() < total(sharing="copies")
     # Autocast's copies of the weights are worth it where rows are many.
     assert total(bf16=True) > total() and total(LOAD.with_rows(64), bf16=True) < total(LOAD.with_rows(64))
 
 
-def test_sharding_is_needed_where_a_copy_does_not_fit() -> None:
-    given, model = config(bf16=True, fsdp="auto"), on_meta(config())
-    assert not fsdp_needed(given, model, 24 * GIB)
-    assert fsdp_needed(given, model, 4 * GIB)
-    with torch.device("cpu"):
-        assert not fsdp_needed(given, thinking(base_model("llama")), 2 * GIB)
+def test_the_first_way_that_fits_is_taken(eight: Sizes) -> None:
+    given = config(bf16=True, fsdp="auto")
+
+    def first(gib: float) -> str:
+        return room.sharing_that_fits(given, eight, [LOAD.with_rows(1), LOAD], 8, gib * GIB)
+
+    assert [first(gib) for gib in (200, 80, 40, 1)] == ["copies", "step", "shards", "shards"]
+    assert room.sharing_said(given, 1) == "one" and room.sharing_said(given, 8) is None
 
 
 # -- plans --
@@ -214,6 +246,7 @@ def test_auto_shards_where_it_must() -> None:
         return plan(given, devices=devices, memory_bytes=memory).sharing
 
     assert sharing(8, 80 * GIB, "auto") == sharing(8, None, "full") == "shards"
+    assert sharing(8, 240 * GIB, "auto") == sharing(8, None, "step") == "step"
     assert sharing(8, 500 * GIB, "auto") == sharing(8, None, "auto") == sharing(8, 1, "off") == "copies"
     assert sharing(1, 1, "full") == "one"
 
