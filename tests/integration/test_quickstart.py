@@ -78,7 +78,8 @@ def test_a_folder_of_other_settings_or_of_another_kind_is_left_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", ["--minutes 0", "--minutes nan", "--minutes inf", "--seed -1", "--out /dev/null/x"]
+    "wrong",
+    ["--minutes 0", "--minutes nan", "--minutes inf", "--seed -1", "--seed 9999999999", "--out /dev/null/x"],
 )
 def test_what_cannot_be_is_refused(wrong: str) -> None:
     refused = asked(*wrong.split())

@@ -17,7 +17,8 @@ def quickstart(
         ),
     ] = 8.0,
     seed: Annotated[
-        int, typer.Option("--seed", "-s", metavar="S", min=0, help="Seed of everything random.")
+        int,
+        typer.Option("--seed", "-s", metavar="S", min=0, max=2**32 - 1, help="Seed of everything random."),
     ] = 0,
 ) -> None:
     """Watch small models learn on this CPU to follow a graph, one of them without writing its steps.
