@@ -71,27 +71,28 @@ class _Round:
 
     def figure(self) -> Figure:
         self._answers(self.asked[:1])  # what is loaded or compiled at the first call
-        turns = self.job.effort.repeats
-        for turn in range(max(turns, len(self.asked))):
-            if turn == 0 or (turn < turns and sum(self.seconds) < self.job.effort.patience):
-                took, found = timed(self._answers, self.job.device)
-                self.seconds.append(took)
-                lengths = [len(found[index]) for index in range(len(found))]
-                self.same.append(lengths == self.quiz.written)
+        effort, found = self.job.effort, self._ask_us()
+        for turn in range(max(effort.repeats, len(self.asked))):
             if turn < len(self.asked):
                 self._ask_reference(self.asked[turn], found)
-        name, seconds = str(self.case), self.seconds
-        targets = {"reference": self.case.times} if self.case.times else {}
+            if len(self.seconds) < effort.repeats and sum(self.seconds) < effort.patience:
+                self._ask_us()
         return Figure(
             "answers",
-            name,
+            str(self.case),
             "s",
-            seconds,
+            self.seconds,
             reference=self.scaled,
-            targets=targets,
+            targets={"reference": self.case.times} if self.case.times else {},
             same=all(self.same),
             also=self._also(),
         )
+
+    def _ask_us(self) -> dict[int, list[int]]:
+        took, found = timed(self._answers, self.job.device)
+        self.seconds.append(took)
+        self.same.append([len(found[index]) for index in range(len(found))] == self.quiz.written)
+        return found
 
     def _answers(self, asked: list[int] | None = None) -> dict[int, list[int]]:
         with torch.autocast(self.job.device.type, torch.bfloat16, enabled=self.case.bf16):

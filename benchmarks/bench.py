@@ -49,7 +49,7 @@ PATIENCE = {"cpu": 180.0, "cuda": 15.0, "mps": 60.0}  # seconds for one figure, 
 
 @dataclass
 class Report:
-    """Tables on the screen as sections end; a file with all there is, written anew with each."""
+    """Tables on the screen as sections end; a file with all there is, written anew with each figure."""
 
     status: Status
     file: Path
@@ -62,10 +62,11 @@ class Report:
         try:
             for figure in coming:
                 self.figures.append(figure)
+                self.write()
                 gc.collect()  # models that point at themselves
         finally:
-            self.say(table(name, self.figures[before:]))
-            self.write()
+            if self.figures[before:]:
+                self.say(table(name, self.figures[before:]))
 
     def say(self, what: Any) -> None:
         self.status.stop()
@@ -88,7 +89,7 @@ def main(words: Sequence[str] | None = None) -> int:
     options = command_line(words)
     torch.set_num_threads(options.threads)
     os.environ["RAYON_NUM_THREADS"] = str(options.threads)  # tokenizers'
-    with Console(stderr=True).status("...") as status:
+    with Console(stderr=True).status("...", refresh_per_second=1) as status:  # drawing takes time, too
         report = Report(status, options.json, {"machine": machine(options), "options": vars_of(options)})
         report.say(introduction(report.about["machine"]))
         try:
@@ -142,7 +143,10 @@ def command_line(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="shapes that take no time: does it run?")
     parser.add_argument("--tokenizer", type=Path, help="a folder; else one is trained on the spot")
     parser.add_argument("--json", type=Path, default=HERE / "results.json", help="every sample")
-    return parser.parse_args(words)
+    options = parser.parse_args(words)
+    if options.device != "cpu" and not getattr(torch, options.device).is_available():
+        parser.error(f"there is no device {options.device} here")
+    return options
 
 
 def sections(text: str) -> list[str]:

@@ -11,7 +11,9 @@ device=${DEVICE:-cuda}
 out=${OUT:-benchmarks}
 mkdir -p "$out"
 
-"$python" -c 'import coconut_lm' 2>/dev/null || "$python" -m pip install --quiet -e .
+# Nothing is installed where what it needs is there.
+export PYTHONPATH="$PWD/src${PYTHONPATH:+:$PYTHONPATH}"
+"$python" -c 'import coconut_lm.train' 2>/dev/null || "$python" -m pip install --quiet -e .
 
 failed=""
 part() { # SECTION SECONDS: what was measured when its time is over is kept

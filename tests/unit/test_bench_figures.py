@@ -117,6 +117,15 @@ def test_sections_that_are_not_there_are_refused(capsys: pytest.CaptureFixture[s
     assert refused.value.code == 2 and "no section speed" in capsys.readouterr().err
 
 
+def test_a_device_that_is_not_there_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit):
+        bench.command_line(["--device", "cuda"])
+    assert "no device cuda here" in capsys.readouterr().err
+
+
 def test_an_interrupted_run_keeps_what_was_measured(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
