@@ -13,7 +13,7 @@ def quickstart(
     minutes: Annotated[
         float,
         typer.Option(
-            min=0.05, help="How much is learned: it takes about so long on two cores, longer on one."
+            metavar="M", min=0.05, help="How much is learned: about so long on two cores, longer on one."
         ),
     ] = 8.0,
     seed: Annotated[
