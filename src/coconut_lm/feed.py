@@ -103,4 +103,5 @@ def fixed(rows: Rows, stage: int, batch_size: int, place: Place) -> Iterator[Sha
 
 def tensors(batch: Batch, device: torch.device) -> dict[str, Tensor]:
     names = ("input_ids", "attention_mask", "labels", "position_ids")
-    return {name: torch.from_numpy(getattr(batch, name)).to(device, non_blocking=True) for name in names}
+    there = {name: torch.from_numpy(getattr(batch, name)).to(device, non_blocking=True) for name in names}
+    return there | {"mask_on_host": torch.from_numpy(batch.attention_mask)}

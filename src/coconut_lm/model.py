@@ -6,7 +6,6 @@ Shapes: B rows, T columns, W columns of a window, K thoughts, D width, N supervi
 import copy
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -28,7 +27,7 @@ from transformers.cache_utils import Cache
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from coconut_lm import base as bases
-from coconut_lm import card, checks, ragged, recompute, tokens, vocabulary
+from coconut_lm import card, checks, onepass, packing, products, recompute, tokens, vocabulary
 from coconut_lm.configuration import CoconutConfig
 from coconut_lm.errors import UserError
 from coconut_lm.feedback import Feedback, MatchEmbedding, build
@@ -83,6 +82,8 @@ class CoconutForCausalLM(PreTrainedModel, GenerationMixin):
         super().__init__(config)
         self.base_causallm = bases.new(config.base_config) if base is None else base
         bases.fuse_gelu(self.base_causallm)
+        products.install(self.base_causallm)
+        packing.install(self.base_causallm)
         self.feedback = build(**config.feedback, hidden_size=config.get_text_config().hidden_size)
         # peft reads these from the outermost model: without them an adapter would part tied embeddings.
         tied = getattr(self.base_causallm, "all_tied_weights_keys", {})
@@ -102,11 +103,13 @@ class CoconutForCausalLM(PreTrainedModel, GenerationMixin):
         logits_to_keep: int | None = None,
         num_items_in_batch: Tensor | int | None = None,
         return_thoughts: bool = False,
+        mask_on_host: Tensor | None = None,
         **unused: Any,
     ) -> CoconutOutput:
         """`columns` are those that may hold a latent. The collator knows them; None looks for them, which
         waits for the device and checks the ids on the way. Only ids in the prompt are thoughts: while
-        generating, `columns` is empty after the first call."""
+        generating, `columns` is empty after the first call. `mask_on_host`, the attention mask again, spares
+        the wait for where padding is."""
         use_cache = labels is None if use_cache is None else use_cache  # training needs it within a step only
         seen = past_key_values.get_seq_length() if past_key_values is not None else 0
         mask_BT = checks.attention_mask(input_ids, attention_mask, seen)
@@ -116,8 +119,10 @@ class CoconutForCausalLM(PreTrainedModel, GenerationMixin):
         if position_ids is None:
             position_ids = (mask_BT.cumsum(1) - 1).clamp_min(0)[:, seen:]
         if past_key_values is None and (use_cache or len(columns) > 0):
-            past_key_values = PassCache(config=self.config.get_text_config())
-        hidden_BTD, thoughts = self._think(input_ids, mask_BT, position_ids, past_key_values, columns)
+            past_key_values = PassCache(self.config.get_text_config(), mask_BT.shape[1])
+        hidden_BTD, thoughts = self._think(
+            input_ids, mask_BT, position_ids, past_key_values, columns, mask_on_host
+        )
         loss, logits = None, None
         if labels is not None:
             loss, logits = self._loss(hidden_BTD, labels, num_items_in_batch)
@@ -138,6 +143,7 @@ class CoconutForCausalLM(PreTrainedModel, GenerationMixin):
         position_ids: Tensor,
         cache: Cache | None,
         columns: Sequence[int],
+        real_BT: Tensor | None,
     ) -> tuple[Tensor, Thoughts | None]:
         """The algorithm: run up to a latent column, feed the last hidden state in there, run on."""
         embeds_BTD = self.get_input_embeddings()(input_ids)
@@ -151,25 +157,11 @@ class CoconutForCausalLM(PreTrainedModel, GenerationMixin):
                 thought_BD = self._thought(hidden, mask_BT[:, seen : seen + start], is_latent_BT[:, :start])
                 fed.append(torch.where(is_latent_BT[:, start, None], thought_BD, chunk_BTD[:, 0]))
                 chunk_BTD = torch.cat([fed[-1][:, None], chunk_BTD[:, 1:]], dim=1)
-            given = (chunk_BTD, mask_BT[:, : seen + stop], position_ids[:, start:stop])
-            if start == 0 and isinstance(cache, PassCache) and not torch.is_grad_enabled():
-                hidden.append(ragged.read(self._run, *given, cache))
-            else:
-                hidden.append(self._run(*given, cache))
+            given = (chunk_BTD, mask_BT[:, : seen + stop], position_ids[:, start:stop], cache)
+            real = None if real_BT is None else real_BT[:, : seen + stop]
+            hidden.append(onepass.run(self.base_causallm, *given, real))
         trace = Thoughts(list(columns), torch.stack(fed, 1), is_latent_BT[:, list(columns)]) if fed else None
         return torch.cat(hidden, dim=1), trace
-
-    def _run(self, embeds_BTD: Tensor, mask_BT: Tensor, position_ids: Tensor, cache: Cache | None) -> Tensor:
-        """One pass: the last hidden states of these columns, the cache holding those before."""
-        with cache.sharing() if isinstance(cache, PassCache) else nullcontext():
-            states = self.base_causallm.base_model(
-                inputs_embeds=embeds_BTD,
-                attention_mask=mask_BT,
-                position_ids=position_ids,
-                past_key_values=cache,
-                use_cache=cache is not None,
-            )
-        return states.last_hidden_state
 
     def _thought(self, hidden: list[Tensor], mask_BT: Tensor, is_latent_BT: Tensor) -> Tensor:
         """What is fed next, made from the newest states of all columns so far."""

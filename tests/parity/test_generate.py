@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import TextStreamer
 
 from coconut_lm import CoconutForCausalLM, UserError
+from coconut_lm.packing import Packing
 
 NEW = 8
 
@@ -115,14 +116,11 @@ def test_raw_logits_are_left_alone() -> None:
     assert all(scores[:, LATENT].isneginf().all() for scores in out.scores)
 
 
-def test_groups_of_like_lengths_are_read_as_one_batch_would_be() -> None:
-    from coconut_lm import ragged
-
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_rows_without_their_padding_are_read_as_each_by_itself(family: str) -> None:
     with float64_throughout(), torch.no_grad():
-        model, batch = tiny("llama"), left_padded(prompts(24, most_thoughts=2, seed=3))
-        groups = ragged.groups(batch["attention_mask"])
-        assert len(groups) == 3 and groups[0][1] < groups[-1][1]
-        assert sorted(torch.cat([rows for rows, _ in groups]).tolist()) == list(range(24))
+        model, batch = tiny(family), left_padded(prompts(24, most_thoughts=2, seed=3))
+        assert Packing.of(batch["attention_mask"], torch.device("cpu")) is not None
         together = model(**batch, use_cache=True)
         alone = [model(**{name: value[i : i + 1] for name, value in batch.items()}) for i in range(24)]
         torch.testing.assert_close(together.logits[:, -1], torch.cat([one.logits[:, -1] for one in alone]))

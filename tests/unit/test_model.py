@@ -11,6 +11,7 @@ from tiny import END, EOS, FAMILIES, LATENT, START, base_model, tiny
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from coconut_lm import CoconutConfig, CoconutForCausalLM, UserError, add_lora
+from coconut_lm.passcache import PassCache
 from coconut_lm.tokens import add_latent_tokens, word_tokenizer
 
 IDS = torch.tensor([[3, 9, START, LATENT, LATENT, END, 7, 8, EOS], [3, 5, 6, START, LATENT, END, 7, 8, EOS]])
@@ -366,25 +367,21 @@ def test_added_tokens_are_needed(tokenizer: PreTrainedTokenizerBase) -> None:
     )
 
 
-def test_passes_share_keys_and_values_until_the_backward_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Autograd holds pieces, one a pass; joined copies come and go with the gradient."""
-    from coconut_lm import passcache
+@pytest.mark.parametrize("family", ["gpt2", "mistral"])
+def test_passes_share_keys_and_values(family: str) -> None:
+    """Autograd holds views: a tensor of keys, one of values for each layer, however many passes."""
+    held: set[int] = set()
 
-    joined: list[int] = []
+    def look(saved: torch.Tensor) -> torch.Tensor:
+        if saved.dim() == 4 and saved.shape[-1] == 8 and not saved.is_contiguous():
+            held.add(saved.untyped_storage().data_ptr())
+        return saved
 
-    def counting(packed: Any) -> torch.Tensor:
-        if not isinstance(packed, torch.Tensor):
-            joined.append(packed[1])
-        return unpack(packed)
-
-    unpack = passcache._unpack
-    monkeypatch.setattr(passcache, "_unpack", counting)
-    model = tiny("gpt2")
-    loss = model(IDS, labels=LABELS).loss
-    assert not joined
-    loss.backward()
-    layers, kinds = 2, 2  # keys and values; three passes end at columns 3, 4 and 9
-    assert sorted(joined) == sorted([3, 4, 9] * layers * kinds)
-    with torch.no_grad():
-        cache = model(IDS, use_cache=True).past_key_values
-    assert not cache._pieces and not cache._joined
+    model = tiny(family)
+    with torch.autograd.graph.saved_tensors_hooks(look, lambda saved: saved):
+        cache = PassCache(model.config.get_text_config(), IDS.shape[1])
+        model(IDS, labels=LABELS, past_key_values=cache).loss.backward()
+    rooms = {room.whole_BHTE.data_ptr() for layer in cache.layers for room in layer._rooms}
+    assert len(rooms) == 4 and rooms <= held
+    joined = [layer.keys for layer in cache.layers] + [layer.values for layer in cache.layers]
+    assert {each.untyped_storage().data_ptr() for each in joined} == rooms

@@ -1,0 +1,67 @@
+"""One pass through a base model: the columns that follow those in the cache.
+
+Where attention is torch's and every layer sees all columns, padding is not computed and the mask is made
+here; any other base is run as it is.
+
+Shapes: B rows, T columns, those in the cache included, W columns of this pass, D width.
+"""
+
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache
+
+from coconut_lm import packing
+from coconut_lm.packing import Packing
+from coconut_lm.passcache import PassCache
+
+
+def run(
+    base: PreTrainedModel,
+    embeds_BWD: Tensor,
+    mask_BT: Tensor,
+    position_ids: Tensor,
+    cache: Cache | None,
+    real_BT: Tensor | None = None,
+) -> Tensor:
+    """The last hidden states (B, W, D). `real` is the mask on the host: with it no device is waited for."""
+    known_BT = _known(mask_BT, real_BT, embeds_BWD.shape[1])
+    packed = None
+    mask: Tensor | None = mask_BT
+    if packing.installed(base) and (cache is None or isinstance(cache, PassCache)):
+        mask = _mask(mask_BT, known_BT, embeds_BWD.shape[1])
+        packed = _packing(known_BT, embeds_BWD)
+        if isinstance(cache, PassCache):
+            cache.expect(packed)
+    if packed is not None:
+        embeds_BWD, position_ids = packed.pack(embeds_BWD), packed.pack(position_ids)
+    states: Tensor = base.base_model(
+        inputs_embeds=embeds_BWD,
+        attention_mask=mask,
+        position_ids=position_ids,
+        past_key_values=cache,
+        use_cache=cache is not None,
+        **({} if packed is None else {"packing": packed}),
+    ).last_hidden_state
+    return states if packed is None else packed.unpack(states)
+
+
+def _known(mask_BT: Tensor, real_BT: Tensor | None, columns: int) -> Tensor | None:
+    """What is known of the padding. For a single column it is not worth waiting for a device."""
+    if real_BT is not None or mask_BT.device.type == "cpu":
+        return mask_BT if real_BT is None else real_BT
+    return mask_BT.cpu() if columns > 1 else None
+
+
+def _mask(mask_BT: Tensor, known_BT: Tensor | None, columns: int) -> Tensor | None:
+    """None where attention need not be told: nothing is padded, and the newest or the whole is read."""
+    simple = columns in (1, mask_BT.shape[1])
+    if simple and known_BT is not None and bool(known_BT.all()):
+        return None
+    return packing.attention_mask(mask_BT, columns)
+
+
+def _packing(known_BT: Tensor | None, embeds_BWD: Tensor) -> Packing | None:
+    columns = embeds_BWD.shape[1]
+    if known_BT is None or columns == 1:
+        return None
+    return Packing.of(known_BT[:, -columns:], embeds_BWD.device)
