@@ -116,7 +116,10 @@ def flops_of_training(
 ) -> float:
     """Forward and backward of a row: twice the forward for all gradients, once where weights are frozen."""
     backward = 1 if adapters else 2
-    layers = flops_of_reading(shape, tokens) * (1 + backward + recompute)
+    layers = flops_of_reading(shape, tokens) * (1 + backward)
+    if recompute:  # up to a layer's last product, of which nothing is kept
+        last = 2 * shape.inner * shape.width * shape.chosen * shape.layers
+        layers += flops_of_reading(shape, tokens) - last * tokens
     return layers + flops_of_logits(shape, supervised) * (1 + backward)
 
 
@@ -182,13 +185,11 @@ class Activations:
     """Bytes of one forward and backward, beside weights and their gradients."""
 
     layers: int
-    """Kept in the layers through all passes."""
-    cache: int
-    """Keys and values, until the forward has ended."""
+    """Kept in the layers through all passes, keys and values among them."""
     logits: int
     """At the supervised positions, with their gradients."""
     recomputed: int
-    """One layer's, made again in the backward pass, while gradients of keys and values wait."""
+    """One layer's, made again in the backward pass."""
     around: int
     """Thoughts and the last norm."""
     casts: int
@@ -197,7 +198,7 @@ class Activations:
     @property
     def peak(self) -> int:
         """At the end of the forward, or where the backward pass runs a layer again."""
-        return self.layers + self.around + max(self.cache + self.logits + self.casts, self.recomputed)
+        return self.layers + self.around + max(self.logits + self.casts, self.recomputed)
 
 
 def activations(
@@ -215,20 +216,14 @@ def activations(
         load.rows * (columns * of_token + context_bytes(shape, precision, thinking, columns, end))
         for columns, end in load.passes
     ]
-    ends = sum(end for _, end in load.passes)
     kept = _kept_bytes(shape, precision)
-    if recompute:
-        layer = tokens * precision.stream * shape.width
-        if thinking:  # each pass holds the keys before it; pieces of fused products hold them whole
-            whole = kept if shape.rotary else 3 * shape.attended * precision.compute
-            layer += tokens * whole + load.rows * ends * kept
-    else:
-        layer = sum(spans)
+    layer = sum(spans)
+    if recompute:  # its inputs, and the keys and values, of which there is one tensor for all passes
+        layer = tokens * (precision.stream * shape.width + kept * thinking)
     width = shape.width * precision.stream
-    around = tokens * (width * thinking + _norm_bytes(shape, precision, 1, adapters is not None))
+    around = tokens * _norm_bytes(shape, precision, 1, adapters is not None)
     return Activations(
         layers=shape.layers * layer,
-        cache=shape.layers * tokens * kept if thinking and not recompute else 0,
         logits=load.supervised * (shape.vocabulary * (12 + precision.compute) + width),
         recomputed=_again_bytes(shape, load, precision, max(spans)) if recompute else 0,
         around=around,
@@ -241,8 +236,7 @@ def activations(
 
 def _again_bytes(shape: Shape, load: Load, precision: Precision, layer: int) -> int:
     widest = load.rows * max(columns for columns, _ in load.passes)
-    waiting = 2 * shape.layers * load.rows * load.columns * _kept_bytes(shape, precision)
-    return layer + widest * shape.inner * precision.compute + (waiting if load.thoughts else 0)
+    return layer + widest * shape.inner * precision.compute
 
 
 def token_bytes(shape: Shape, precision: Precision, thinking: bool, adapters: Adapters | None = None) -> int:
@@ -251,6 +245,8 @@ def token_bytes(shape: Shape, precision: Precision, thinking: bool, adapters: Ad
     norms = _norm_bytes(shape, precision, 3, frozen) + _norm_bytes(shape, precision, 2, frozen)
     queries = 2 * size * shape.attended + 4 * shape.heads  # queries and what attention answers; its sums
     keys = _kept_bytes(shape, precision) if thinking else 0
+    if thinking and not shape.rotary:  # queries are a part of one product with keys and values
+        queries += 2 * size * shape.kept
     if not thinking and shape.heads == shape.kv_heads:
         keys = 2 * size * shape.kept
     if shape.head_norms:

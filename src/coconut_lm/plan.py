@@ -32,7 +32,6 @@ class Memory:
     optimizer: int
     activations: int
     logits: int
-    cache: int
     gathered: int
     overhead: int
 
@@ -65,16 +64,17 @@ def memory(config: Config, sizes: Sizes, load: Load, sharing: Sharing = "one", d
     trained = 4 if sizes.adapters else precision.weights  # adapters are float32 whatever is beneath them
     uncast = sharded or config.gradient_checkpointing or _quantised(config)
     casts = 0 if uncast else found.casts
-    held = found.layers + found.around + casts + max(0, found.recomputed - found.logits - found.cache)
+    held = found.layers + found.around + casts + max(0, found.recomputed - found.logits)
     gathered = _gathered(config, sizes, precision, sharing)
     gradients = sizes.trained * trained // parts
+    # What passes contribute is added up beside what earlier micro-batches have left.
+    beside = 0 if sharded or load.thoughts == 0 or config.gradient_accumulation_steps == 1 else gradients
     return Memory(
         weights=_weights(config, sizes, precision) // parts,
-        gradients=gradients,
+        gradients=gradients + beside,
         optimizer=costs.ADAM * gradients,
         activations=held,
         logits=found.logits,
-        cache=found.cache,
         gathered=gathered,
         overhead=costs.ASIDE + (held + found.logits + gathered) // 20,
     )
