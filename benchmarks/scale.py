@@ -52,16 +52,16 @@ def job(name: str, rows: int) -> Job:
 def computing(job: Job, load: Load) -> list[tuple[float, float]]:
     """Seconds of forward and backward of every pass; one of few columns takes as long as reading weights."""
     shape, found = job.sizes.shape, []
+    # Layers are run again, then come the gradients of inputs and of weights.
+    back = costs.flops_of_training(shape, 1, 0, recompute=True) / costs.flops_of_reading(shape, 1) - 1
     reading = (job.sizes.parameters - job.sizes.root) * 2 / (GPU.bandwidth * 1e12)
     for columns, end in load.passes:
         operations = load.rows * costs.flops_of_reading(shape, columns, end - columns)
         forward = max(operations / GPU.rate(job.config), reading)
-        found.append((forward, 3 * forward))  # made again, then gradients of inputs and of weights
-    first, last = found[0], found[-1]
+        found.append((forward, back * forward))
+    forward, backward = found[-1]
     head = costs.flops_of_logits(shape, load.supervised) / GPU.rate(job.config)
-    found[-1] = (
-        (last[0] + head, last[1] + 2 * head) if first is not last else (first[0] + head, first[1] + 2 * head)
-    )
+    found[-1] = (forward + head, backward + 2 * head)
     return found
 
 

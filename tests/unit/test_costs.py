@@ -104,7 +104,7 @@ def test_activations_are_those_that_are_alive(
     gradients = size * sum(weight.numel() for weight in model.parameters())
     shape = Shape.of(model.config.get_text_config())
     kept_said, peak_said = predicted(shape, load, precision, gradients, recompute=recompute)
-    assert kept_said == pytest.approx(kept, rel=0.07)
+    assert kept_said == pytest.approx(kept, rel=0.1 if recompute else 0.02)
     assert peak_said == pytest.approx(peak, rel=0.17 if recompute else 0.07)
 
 

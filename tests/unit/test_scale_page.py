@@ -43,4 +43,4 @@ def test_a_computed_pass_is_never_faster_than_its_weights_are_read() -> None:
     passes = scale.computing(job, job.load(6))
     assert len(passes) == 7 and len(set(passes[1:-1])) == 1
     reading = 2 * (job.sizes.parameters - job.sizes.root) / 3.35e12
-    assert passes[1] == pytest.approx((reading, 3 * reading))
+    assert passes[1][0] == pytest.approx(reading) and 2.5 < passes[1][1] / reading < 3
