@@ -27,7 +27,7 @@ class Case:
     prompts: int = 300
     most: int = 64
     batch: int = 64
-    measured: int = 3
+    measured: int = 2
 
     def __str__(self) -> str:
         written = f"{SHORTEST} to {self.most} tokens" if self.ends else f"{self.most} tokens"

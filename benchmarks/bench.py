@@ -139,7 +139,7 @@ def command_line(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", type=sections, default=list(SECTIONS), help=f"some of {names}")
     parser.add_argument("--device", choices=("cpu", "cuda", "mps"), default="cpu")
     parser.add_argument("--threads", type=positive, default=1, help="1, as published figures for one core")
-    parser.add_argument("--repeats", type=positive, default=5, help="turns of interleaved runs, at least")
+    parser.add_argument("--repeats", type=positive, default=3, help="turns of interleaved runs, at least")
     parser.add_argument("--quick", action="store_true", help="shapes that take no time: does it run?")
     parser.add_argument("--tokenizer", type=Path, help="a folder; else one is trained on the spot")
     parser.add_argument("--json", type=Path, default=HERE / "results.json", help="every sample")

@@ -14,9 +14,9 @@ OFTEN = 5  # runs of a fast side beside one of the slowest, at most
 class Effort:
     """When there are samples enough: so many turns, `least` seconds of them, and no more than `patience`."""
 
-    repeats: int = 5
+    repeats: int = 3
     least: float = 2.0
-    patience: float = 180.0
+    patience: float = 60.0
 
     def enough(self, turns: int, seconds: float) -> bool:
         if seconds > self.patience and turns >= min(3, self.repeats):

@@ -14,7 +14,7 @@ import recorded
 import reference
 import torch
 from torch import Tensor, nn
-from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from workload import Net
 
 from coconut_lm.answer import Answerer
@@ -51,8 +51,12 @@ class Quiz:
         """What we write, by the evaluation's own way: batches, decoding, judging."""
         written: dict[int, list[int]] = {}
         answerer = Answerer(model, self.net.tokens, self.most)
+        now: list[int] = []  # of those asked at present, how many tokens each writes
+        if self.ends:
+            answerer.pick = partial(self._pick, now)
 
         def generate(prompts: Sequence[Row]) -> Sequence[Reply]:
+            now[:] = [self.written[row.index] for row in prompts]
             replies = answerer(prompts)
             written.update((row.index, [*reply.ids]) for row, reply in zip(prompts, replies, strict=True))
             return replies
@@ -71,15 +75,17 @@ class Quiz:
             pass
         return written
 
+    def _pick(self, lengths: Sequence[int], logits_BV: Tensor, rows_B: Tensor, column: int) -> Tensor:
+        """The likeliest, or the end of text where an answer is to end."""
+        over_B = torch.tensor(lengths, device=rows_B.device)[rows_B] <= column
+        return torch.where(over_B, self.net.tokens.eos, logits_BV.argmax(-1))
+
     def prepare(self, model: Any, ours: bool) -> None:
-        """Mutes what would end an answer or be no token; tells ours where an answer ends."""
+        """Mutes what would end an answer or be no token."""
         tokens = self.net.tokens
         muted = torch.tensor([tokens.eos, tokens.latent], device=model.device)
         head: nn.Module = (model.base_causallm if ours else model).lm_head
         head.register_forward_hook(lambda _, __, logits: logits.index_fill_(-1, muted, -torch.inf))
-        if ours and self.ends:
-            end = LogitsProcessorList([_Ends(self.net, self.most)])
-            model.generate = partial(model.generate, logits_processor=end)
 
     def reference(self, model: PreTrainedModel, index: int) -> list[int]:
         """What the reference writes after one prompt; it computes the token that ends an answer too."""
@@ -110,23 +116,6 @@ def _drawn(question: Any, most: int) -> Any:
     """The length of an answer, by the sum of its question's ids: as if drawn from all there are."""
     shortest = min(SHORTEST, most)
     return shortest + question % (most - shortest + 1)
-
-
-class _Ends(LogitsProcessor):
-    """Forces the end token behind as many tokens as the prompt says, wherever in a batch its row stands."""
-
-    def __init__(self, net: Net, most: int) -> None:
-        self.tokens, self.most = net.tokens, most
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        columns = torch.arange(input_ids.shape[1], device=input_ids.device)
-        first_B = (input_ids == self.tokens.latent).int().argmax(1)
-        question_BT = (columns < (first_B - 1)[:, None]) & (input_ids != self.tokens.pad)
-        written_B = input_ids.shape[1] - (first_B + THOUGHTS + 1)
-        over_B = written_B >= _drawn((input_ids * question_BT).sum(1), self.most)
-        ended_BV = scores.masked_fill(over_B[:, None], -torch.inf)
-        ended_BV[:, self.tokens.eos] = torch.where(over_B, 0.0, -torch.inf)
-        return ended_BV
 
 
 def _tokenizer(net: Net) -> PreTrainedTokenizerFast:

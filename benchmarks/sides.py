@@ -17,12 +17,13 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from workload import Work, our_model, plain_model
 
+from coconut_lm import packing, products
 from coconut_lm.base import fuse_gelu
 from coconut_lm.feed import tensors
 from coconut_lm.methods import IGNORED
 
-PLAIN_FUSED = "plain, our GELU"
-"""The plain pass with the GELU that we put into GPT-2: what of our speed is not the passes' merit."""
+PLAIN_OURS = "plain, our products"
+"""The plain pass with our GELU, products and attention: what of our speed is not the passes' merit."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,9 @@ class Side:
 def build(name: str, work: Work, device: torch.device, bf16: bool = False) -> Side:
     """A side with weights of its own, the same as those of the others."""
     model = our_model(work.net, device) if name == "ours" else plain_model(work.net, device)
-    if name == PLAIN_FUSED:
-        fuse_gelu(model)
+    if name == PLAIN_OURS:
+        for improve in (fuse_gelu, products.install, packing.install):
+            improve(model)
     make = {"ours": _ours, "reference": _reference}.get(name, _plain)
     forward = make(model, work, device)
 
@@ -70,6 +72,7 @@ def _ours(model: PreTrainedModel, work: Work, device: torch.device) -> Callable[
 
 def _reference(model: PreTrainedModel, work: Work, device: torch.device) -> Callable[[], Any]:
     batch, latent = tensors(work.batch(), device), work.net.tokens.latent
+    del batch["mask_on_host"]
     return lambda: reference.reference_loss(model, latent, **batch)
 
 

@@ -1,15 +1,17 @@
 """What a model writes after prompts: greedily, the same in any batch.
 
-Shapes: B rows, K thoughts.
+Shapes: B rows still writing, T columns, K thoughts, V vocabulary.
 """
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from transformers import DynamicCache, GenerationConfig, PreTrainedModel
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.cache_utils import DynamicLayer
 
 from coconut_lm import base as bases
 from coconut_lm.collate import Batch, collate_prompts
@@ -18,6 +20,17 @@ from coconut_lm.evaluate import Reply
 from coconut_lm.methods import Row
 from coconut_lm.model import CoconutForCausalLM, CoconutOutput, Thoughts
 from coconut_lm.tokens import LatentTokens
+
+DROP = 0.75  # rows that have ended are left out once no more than so many of a batch write
+ASK = 8  # tokens after which a GPU is asked whether all rows have ended: it waits for that
+
+Pick = Callable[[Tensor, Tensor, int], Tensor]
+
+
+def greedy(logits_BV: Tensor, rows_B: Tensor, column: int) -> Tensor:
+    """The likeliest tokens, (B,). `rows` are those of the batch that still write, `column` the how-manieth
+    token this is: who picks otherwise may need to know."""
+    return logits_BV.argmax(-1)
 
 
 class Answerer:
@@ -35,8 +48,9 @@ class Answerer:
         *,
         synced: bool = False,
         min_columns: int = 0,
+        pick: Pick = greedy,
     ) -> None:
-        # The layers of an adapter sit inside the model; peft's own `generate` would bring back its habits.
+        # The layers of an adapter sit inside the model.
         inner = model.get_base_model() if hasattr(model, "get_base_model") else model
         if not isinstance(inner, CoconutForCausalLM):
             raise UserError(
@@ -46,7 +60,7 @@ class Answerer:
                 do="wrap it: CoconutForCausalLM.from_base(model, tokenizer)",
             )
         self.model, self.tokens, self.max_new_tokens = inner, tokens, max_new_tokens
-        self.synced, self.min_columns = synced, min_columns
+        self.synced, self.min_columns, self.pick = synced, min_columns, pick
         self.limit = bases.positions(inner.config.get_text_config()) or sys.maxsize
 
     def __call__(self, prompts: Sequence[Row]) -> list[Reply]:
@@ -80,28 +94,65 @@ class Answerer:
     @torch.no_grad()
     def _answer(self, prompts: Sequence[Row], room: int) -> list[Reply]:
         batch = collate_prompts(prompts, self.tokens)
-        ids, mask = (
-            torch.from_numpy(a).to(self.model.device) for a in (batch.input_ids, batch.attention_mask)
-        )
-        config = self.model.config.get_text_config()
-        # Rows read in groups of like lengths, as our own cache allows, would make passes of their own.
-        cache = {"past_key_values": DynamicCache(config=config)} if self.synced else {}
-        with _plainly(self.model), _traced(self.model) as traces:
-            written = self.model.generate(
-                input_ids=ids,
-                attention_mask=mask,
+        mask = torch.from_numpy(batch.attention_mask)
+        with _evaluating(self.model):
+            output = self.model(
+                input_ids=torch.from_numpy(batch.input_ids).to(self.model.device),
+                attention_mask=mask.to(self.model.device),
+                mask_on_host=mask,
                 columns=_columns(batch, self.min_columns),
+                use_cache=True,
+                logits_to_keep=1,
                 return_thoughts=True,
-                do_sample=False,
-                max_new_tokens=room,
-                eos_token_id=self.tokens.eos,
-                pad_token_id=self.tokens.pad,
-                synced_gpus=self.synced,
-                **cache,
             )
-        norms = _norms(traces[0]) if traces else [()] * len(prompts)
-        new = written[:, ids.shape[1] :].tolist()
-        return [self._reply(row, each) for row, each in zip(new, norms, strict=True)]
+            written = self._write(output, mask.to(self.model.device), room).tolist()
+        norms = _norms(output.thoughts) if output.thoughts is not None else [()] * len(prompts)
+        return [self._reply(row, each) for row, each in zip(written, norms, strict=True)]
+
+    def _write(self, output: CoconutOutput, mask_BT: Tensor, room: int) -> Tensor:
+        """Up to `room` tokens behind each prompt; what stands behind an end of text means nothing."""
+        rows_B = torch.arange(len(mask_BT), device=mask_BT.device)
+        positions_B = mask_BT.sum(1)
+        written = torch.full((len(rows_B), room), self.tokens.eos, device=mask_BT.device)
+        going_B = torch.ones_like(rows_B, dtype=torch.bool)
+        for column in range(room):
+            token_B = self._next(output, rows_B, column)
+            written[rows_B, column] = token_B
+            going_B &= token_B != self.tokens.eos
+            left = self._left(going_B, column)
+            if left == 0 or column == room - 1:
+                break
+            mask_BT = torch.nn.functional.pad(mask_BT, (0, 1), value=1)
+            if left <= DROP * len(rows_B) and _can_drop(output) and not self.synced:
+                output.past_key_values.batch_select_indices(going_B)
+                rows_B, positions_B, mask_BT = rows_B[going_B], positions_B[going_B], mask_BT[going_B]
+                token_B, going_B = token_B[going_B], going_B[going_B]
+            output = self.model(
+                token_B[:, None],
+                attention_mask=mask_BT,
+                position_ids=positions_B[:, None],
+                past_key_values=output.past_key_values,
+                columns=(),
+                use_cache=True,
+                logits_to_keep=1,
+            )
+            positions_B = positions_B + 1
+        return written
+
+    def _next(self, output: CoconutOutput, rows_B: Tensor, column: int) -> Tensor:
+        logits_BV = output.logits[:, -1]
+        if self.model.config.thinks:  # a latent stands for a thought in a prompt; written, it means nothing
+            logits_BV[:, self.tokens.latent] = -torch.inf
+        return self.pick(logits_BV, rows_B, column)
+
+    def _left(self, going_B: Tensor, column: int) -> int:
+        """How many rows still write, here or, where ranks go together, anywhere."""
+        if going_B.device.type != "cpu" and not self.synced and column % ASK:
+            return len(going_B)
+        left = going_B.sum()
+        if self.synced:
+            torch.distributed.all_reduce(left)
+        return int(left)
 
     def _reply(self, ids: list[int], norms: tuple[float, ...]) -> Reply:
         ended = self.tokens.eos in ids
@@ -123,34 +174,18 @@ def _norms(trace: Thoughts) -> list[tuple[float, ...]]:
     return [tuple(norm for norm, real in zip(*row, strict=True) if real) for row in rows]
 
 
+def _can_drop(output: CoconutOutput) -> bool:
+    return all(isinstance(layer, DynamicLayer) for layer in output.past_key_values.layers)
+
+
 @contextmanager
-def _plainly(model: PreTrainedModel) -> Iterator[None]:
-    """In evaluation mode, and without the checkpoint's habits: `generate` takes sampling and penalties from
-    there even beside a configuration of ours."""
-    habits, training = model.generation_config, model.training
-    model.generation_config = GenerationConfig()
+def _evaluating(model: PreTrainedModel) -> Iterator[None]:
+    training = model.training
     model.eval()
     try:
         yield
     finally:
-        model.generation_config = habits
         model.train(training)
-
-
-@contextmanager
-def _traced(model: CoconutForCausalLM) -> Iterator[list[Thoughts]]:
-    """Collects what the forwards in here thought: no second one is needed to know it."""
-    traces: list[Thoughts] = []
-
-    def collect(_: Any, __: Any, output: CoconutOutput) -> None:
-        if output.thoughts is not None:
-            traces.append(output.thoughts)
-
-    hook = model.register_forward_hook(collect)
-    try:
-        yield traces
-    finally:
-        hook.remove()
 
 
 def peak_memory(device: torch.device) -> int:

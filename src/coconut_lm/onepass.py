@@ -6,6 +6,7 @@ here; any other base is run as it is.
 Shapes: B rows, T columns, those in the cache included, W columns of this pass, D width.
 """
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
@@ -24,12 +25,12 @@ def run(
     real_BT: Tensor | None = None,
 ) -> Tensor:
     """The last hidden states (B, W, D). `real` is the mask on the host: with it no device is waited for."""
-    known_BT = _known(mask_BT, real_BT, embeds_BWD.shape[1])
-    packed = None
+    columns = embeds_BWD.shape[1]
+    packed: Packing | None = None
     mask: Tensor | None = mask_BT
     if packing.installed(base) and (cache is None or isinstance(cache, PassCache)):
-        mask = _mask(mask_BT, known_BT, embeds_BWD.shape[1])
-        packed = _packing(known_BT, embeds_BWD)
+        known_BT = _known(mask_BT, real_BT, columns)
+        packed, mask = _packing(known_BT, columns, embeds_BWD.device), _mask(mask_BT, known_BT, columns)
         if isinstance(cache, PassCache):
             cache.expect(packed)
     if packed is not None:
@@ -60,8 +61,7 @@ def _mask(mask_BT: Tensor, known_BT: Tensor | None, columns: int) -> Tensor | No
     return packing.attention_mask(mask_BT, columns)
 
 
-def _packing(known_BT: Tensor | None, embeds_BWD: Tensor) -> Packing | None:
-    columns = embeds_BWD.shape[1]
+def _packing(known_BT: Tensor | None, columns: int, device: torch.device) -> Packing | None:
     if known_BT is None or columns == 1:
         return None
-    return Packing.of(known_BT[:, -columns:], embeds_BWD.device)
+    return Packing.of(known_BT[:, -columns:], device, first=columns == known_BT.shape[1])

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.cache_utils import DynamicCache, DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -22,32 +23,80 @@ WORTH = 0.03  # share of padding from which on packing pays
 
 @dataclass(frozen=True)
 class Packing:
-    """Where the real tokens stand in a pass over B rows and W columns."""
+    """Where N real tokens stand in B rows of W columns, and what stands where: token `source`, or padding.
+
+    `front` holds the same rows moved to the left until each begins in the first column, so that attention
+    needs no mask but the causal one; that will do for a pass that has none before it.
+    """
 
     index_N: Tensor
+    source: Tensor  # B * W
+    padding: Tensor  # where nothing stands
     rows: int
     columns: int
+    front: "Packing | None" = None
 
     @classmethod
-    def of(cls, real_BW: Tensor, device: torch.device) -> "Packing | None":
-        """None where there is too little padding. `real` is best on the host: a device is waited for."""
-        rows, columns = real_BW.shape
-        index_N = real_BW.flatten().nonzero().flatten()
-        if rows == 1 or not 0 < len(index_N) <= (1 - WORTH) * rows * columns:
+    def of(cls, real_BW: Tensor, device: torch.device, first: bool) -> "Packing | None":
+        """None where there is too little padding. `real` is best on the host: a device is waited for.
+        In the `first` pass a little is worth it: attention without a mask computes half."""
+        real_BW = real_BW.bool()
+        tokens, places = int(real_BW.sum()), real_BW.numel()
+        if len(real_BW) == 1 or not 0 < tokens <= (places - 1 if first else (1 - WORTH) * places):
             return None
-        return cls(index_N.to(device, non_blocking=True), rows, columns)
+        front_BW = torch.arange(real_BW.shape[1]) < real_BW.sum(1, keepdim=True).cpu()
+        front = cls._laid(front_BW[:, front_BW.any(0)], device) if first else None
+        return cls._laid(real_BW, device, front)
+
+    @classmethod
+    def _laid(cls, real_BW: Tensor, device: torch.device, front: "Packing | None" = None) -> "Packing":
+        flat = real_BW.flatten()
+        parts = (flat.nonzero().flatten(), (flat.cumsum(0) - 1).clamp_min(0), (~flat).nonzero().flatten())
+        index_N, source, padding = (part.to(device, non_blocking=True) for part in parts)
+        rows, columns = real_BW.shape
+        return cls(index_N, source, padding, rows, columns, front)
 
     def pack(self, padded: Tensor) -> Tensor:
         """(B, W, ...) to (1, N, ...)."""
-        return padded.flatten(0, 1).index_select(0, self.index_N)[None]
+        packed: Tensor = _Pack.apply(padded.flatten(0, 1), self)
+        return packed[None]
 
     def unpack(self, packed: Tensor) -> Tensor:
         """(1, N, ...) to (B, W, ...), zero where there is no token."""
-        whole = packed.new_zeros(self.rows * self.columns, *packed.shape[2:])
-        return whole.index_copy(0, self.index_N, packed[0]).unflatten(0, (self.rows, self.columns))
+        padded: Tensor = _Unpack.apply(packed[0], self)
+        return padded.unflatten(0, (self.rows, self.columns))
 
     def unpack_heads(self, packed_1HNE: Tensor) -> Tensor:
         return self.unpack(packed_1HNE.transpose(1, 2)).transpose(1, 2)
+
+
+def _spread(packed: Tensor, packing: Packing) -> Tensor:
+    # To look up for every place what stands there is far faster than to put every token in its place.
+    return packed.index_select(0, packing.source).index_fill_(0, packing.padding, 0)
+
+
+class _Pack(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, padded: Tensor, packing: Packing) -> Tensor:
+        ctx.packing = packing
+        return padded.index_select(0, packing.index_N)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return _spread(grad, ctx.packing), None
+
+
+class _Unpack(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, packed: Tensor, packing: Packing) -> Tensor:
+        ctx.packing = packing
+        return _spread(packed, packing)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return grad.index_select(0, ctx.packing.index_N), None
 
 
 def install(base: PreTrainedModel) -> None:
@@ -77,8 +126,9 @@ def _attention(
     if packing is None:
         assert query_BHWE.shape[0] == key_BHTE.shape[0], "the model keeps from its attention what it was told"
         return _sdpa(module, *given, attention_mask, **kwargs), None
-    padded = [packing.unpack_heads(each) if each.shape[0] == 1 else each for each in given]
-    return packing.pack(_sdpa(module, *padded, attention_mask, **kwargs)), None
+    laid, mask = (packing.front, None) if packing.front else (packing, attention_mask)
+    padded = [laid.unpack_heads(each) if each.shape[0] == 1 else each for each in given]
+    return laid.pack(_sdpa(module, *padded, mask, **kwargs)), None
 
 
 def _sdpa(

@@ -46,8 +46,9 @@ class RoomyLayer(DynamicLayer):
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        if self.packing is not None:
-            key_states, value_states = map(self.packing.unpack_heads, (key_states, value_states))
+        given, packing = (key_states, value_states), self.packing
+        if packing is not None:
+            key_states, value_states = map(packing.unpack_heads, given)
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         if torch.is_grad_enabled() and not self.columns:
@@ -61,7 +62,8 @@ class RoomyLayer(DynamicLayer):
             values = _append(before[1], self.values, value_states, columns)
         self._rooms = (keys, values)
         self.keys, self.values = keys.used_BHTE, values.used_BHTE
-        return self.keys, self.values
+        # What comes first needs nothing from here, and attends to itself as it is.
+        return given if packing is not None and packing.front else (self.keys, self.values)
 
 
 class RoomySlidingLayer(DynamicSlidingWindowLayer):

@@ -86,7 +86,8 @@ def _product(x_NI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> T
 class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_NI: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x_NI, weight_OI)
+        learned = ctx.needs_input_grad[1]
+        ctx.save_for_backward(x_NI if learned else None, weight_OI)
         return _product(x_NI, weight_OI, bias_O)
 
     @staticmethod
