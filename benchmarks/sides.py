@@ -72,8 +72,8 @@ def _ours(model: PreTrainedModel, work: Work, device: torch.device) -> Callable[
 
 def _reference(model: PreTrainedModel, work: Work, device: torch.device) -> Callable[[], Any]:
     batch, latent = tensors(work.batch(), device), work.net.tokens.latent
-    del batch["mask_on_host"]
-    return lambda: reference.reference_loss(model, latent, **batch)
+    given = {name: batch[name] for name in ("input_ids", "attention_mask", "labels", "position_ids")}
+    return lambda: reference.reference_loss(model, latent, **given)
 
 
 def _plain(model: PreTrainedModel, work: Work, device: torch.device) -> Callable[[], Any]:

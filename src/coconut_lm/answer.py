@@ -99,7 +99,7 @@ class Answerer:
             output = self.model(
                 input_ids=torch.from_numpy(batch.input_ids).to(self.model.device),
                 attention_mask=mask.to(self.model.device),
-                mask_on_host=mask,
+                mask_on_host=batch.attention_mask,
                 columns=_columns(batch, self.min_columns),
                 use_cache=True,
                 logits_to_keep=1,

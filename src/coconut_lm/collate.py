@@ -26,6 +26,13 @@ class Batch:
     columns: range
     index: Int  # B: which example each row is
 
+    @property
+    def supervised(self) -> Int:
+        """Which positions predict a label, counted through all rows."""
+        rows, columns = (self.labels[:, 1:] != IGNORED).nonzero()
+        places: Int = rows * self.labels.shape[1] + columns
+        return places
+
 
 def collate(
     rows: Sequence[Row], tokens: LatentTokens, *, min_columns: int = 0, pad_to_multiple: int = 1

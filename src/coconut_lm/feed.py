@@ -101,7 +101,15 @@ def fixed(rows: Rows, stage: int, batch_size: int, place: Place) -> Iterator[Sha
         yield share(made[begin : begin + size], rows.tokens, place)
 
 
-def tensors(batch: Batch, device: torch.device) -> dict[str, Tensor]:
+def tensors(batch: Batch, device: torch.device) -> dict[str, Any]:
+    """What the model is called with. What it would have to ask the device for, it is told."""
     names = ("input_ids", "attention_mask", "labels", "position_ids")
-    there = {name: torch.from_numpy(getattr(batch, name)).to(device, non_blocking=True) for name in names}
-    return there | {"mask_on_host": torch.from_numpy(batch.attention_mask)}
+    arrays = {name: getattr(batch, name) for name in names} | {"supervised": batch.supervised}
+    there = {name: _there(array, device) for name, array in arrays.items()}
+    return there | {"mask_on_host": batch.attention_mask}
+
+
+def _there(array: np.ndarray, device: torch.device) -> Tensor:
+    tensor = torch.from_numpy(array)
+    tensor = tensor.pin_memory() if device.type == "cuda" else tensor  # else it waits for the copy
+    return tensor.to(device, non_blocking=True)

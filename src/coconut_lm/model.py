@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -103,13 +104,14 @@ class CoconutForCausalLM(PreTrainedModel, GenerationMixin):
         logits_to_keep: int | None = None,
         num_items_in_batch: Tensor | int | None = None,
         return_thoughts: bool = False,
-        mask_on_host: Tensor | None = None,
+        mask_on_host: np.ndarray | None = None,
+        supervised: Tensor | None = None,
         **unused: Any,
     ) -> CoconutOutput:
         """`columns` are those that may hold a latent. The collator knows them; None looks for them, which
         waits for the device and checks the ids on the way. Only ids in the prompt are thoughts: while
-        generating, `columns` is empty after the first call. `mask_on_host`, the attention mask again, spares
-        the wait for where padding is."""
+        generating, `columns` is empty after the first call. `mask_on_host` is the attention mask again, and
+        `supervised` which positions predict a label, counted through all rows: with both, nothing waits."""
         use_cache = labels is None if use_cache is None else use_cache  # training needs it within a step only
         seen = past_key_values.get_seq_length() if past_key_values is not None else 0
         mask_BT = checks.attention_mask(input_ids, attention_mask, seen)
@@ -120,12 +122,13 @@ class CoconutForCausalLM(PreTrainedModel, GenerationMixin):
             position_ids = (mask_BT.cumsum(1) - 1).clamp_min(0)[:, seen:]
         if past_key_values is None and (use_cache or len(columns) > 0):
             past_key_values = PassCache(self.config.get_text_config(), mask_BT.shape[1])
+        real_BT = None if mask_on_host is None else torch.from_numpy(mask_on_host)
         hidden_BTD, thoughts = self._think(
-            input_ids, mask_BT, position_ids, past_key_values, columns, mask_on_host
+            input_ids, mask_BT, position_ids, past_key_values, columns, real_BT
         )
         loss, logits = None, None
         if labels is not None:
-            loss, logits = self._loss(hidden_BTD, labels, num_items_in_batch)
+            loss, logits = self._loss(hidden_BTD, labels, num_items_in_batch, supervised)
         if labels is None or logits_to_keep is not None:
             logits = bases.logits(self.base_causallm, hidden_BTD[:, -(logits_to_keep or 0) :])
         return CoconutOutput(
@@ -176,14 +179,18 @@ class CoconutForCausalLM(PreTrainedModel, GenerationMixin):
         scaled_BD = thought_BD / bases.input_scale(self.config.get_text_config())
         return scaled_BD.to(self.get_input_embeddings().weight.dtype)
 
-    def _loss(self, hidden_BTD: Tensor, labels: Tensor, items: Tensor | int | None) -> tuple[Tensor, Tensor]:
+    def _loss(
+        self, hidden_BTD: Tensor, labels: Tensor, items: Tensor | int | None, where_N: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """Cross-entropy at the supervised positions; the other logits are never computed."""
-        supervised = labels[:, 1:] != IGNORED
-        logits_NV = bases.logits(self.base_causallm, hidden_BTD[:, :-1][supervised][None])[0]
+        if where_N is None:
+            where_N = (F.pad(labels[:, 1:], (0, 1), value=IGNORED) != IGNORED).flatten().nonzero().flatten()
+        states_ND = hidden_BTD.flatten(0, 1).index_select(0, where_N)
+        logits_NV = bases.logits(self.base_causallm, states_ND[None])[0]
         wide = logits_NV.float() if logits_NV.dtype in (torch.float16, torch.bfloat16) else logits_NV
-        total = F.cross_entropy(wide, labels[:, 1:][supervised], reduction="sum")
+        total = F.cross_entropy(wide, labels.flatten()[where_N + 1], reduction="sum")
         # A batch without a supervised position has loss zero and gradient zero, not 0/0.
-        return total / (supervised.sum().clamp_min(1) if items is None else items), logits_NV
+        return total / (max(1, len(where_N)) if items is None else items), logits_NV
 
     def _is_latent(self, input_ids: Tensor) -> Tensor:
         if not self.config.thinks:
@@ -228,14 +235,15 @@ class CoconutForCausalLM(PreTrainedModel, GenerationMixin):
         base: str | os.PathLike[str] | PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase | None = None,
         *,
-        feedback: Mapping[str, Any] | None = None,
+        feedback: Mapping[str, Any] | Feedback | None = None,
         new_token_init: str | None = "<<",
         **kwargs: Any,
     ) -> "CoconutForCausalLM":
         """Makes any causal LM (a hub id, a folder, a config JSON to start from scratch, or a model) think.
 
         `tokenizer` is given the latent tokens if it lacks them; without one, the base's own is loaded.
-        `feedback` holds the arguments of `coconut_lm.feedback.build`; `kwargs` go to transformers' loading.
+        `feedback` holds the arguments of `coconut_lm.feedback.build`, or is a module, which a saved model
+        does not know by itself; `kwargs` go to transformers' loading.
         With `new_token_init=None` the vocabulary stays: the base alone, for methods without thoughts.
         """
         if tokenizer is None:
@@ -257,10 +265,13 @@ class CoconutForCausalLM(PreTrainedModel, GenerationMixin):
             **ids,
             pad_token_id=latent.pad,
             eos_token_id=latent.eos,
-            feedback=dict(feedback or {}),
+            feedback={} if isinstance(feedback, Feedback) else dict(feedback or {}),
             dtype=model.dtype,
         )
-        return cls(config, base=model)._take_over(model)
+        thinking = cls(config, base=model)
+        if isinstance(feedback, Feedback):
+            thinking.feedback = feedback
+        return thinking._take_over(model)
 
     def _take_over(self, base: PreTrainedModel) -> "CoconutForCausalLM":
         """The base's place, precision and habits become ours."""

@@ -18,6 +18,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 ATTENTION = "sdpa_packed"
+STRIP = 64  # columns
 WORTH = 0.03  # share of padding from which on packing pays
 
 
@@ -39,10 +40,11 @@ class Packing:
     @classmethod
     def of(cls, real_BW: Tensor, device: torch.device, first: bool) -> "Packing | None":
         """None where there is too little padding. `real` is best on the host: a device is waited for.
-        In the `first` pass a little is worth it: attention without a mask computes half."""
+        To read prompts a little is worth it: attention without a mask computes half."""
         real_BW = real_BW.bool()
         tokens, places = int(real_BW.sum()), real_BW.numel()
-        if len(real_BW) == 1 or not 0 < tokens <= (places - 1 if first else (1 - WORTH) * places):
+        enough = places - 1 if first and not torch.is_grad_enabled() else (1 - WORTH) * places
+        if len(real_BW) == 1 or not 0 < tokens <= enough:
             return None
         front_BW = torch.arange(real_BW.shape[1]) < real_BW.sum(1, keepdim=True).cpu()
         front = cls._laid(front_BW[:, front_BW.any(0)], device) if first else None
@@ -127,19 +129,39 @@ def _attention(
         assert query_BHWE.shape[0] == key_BHTE.shape[0], "the model keeps from its attention what it was told"
         return _sdpa(module, *given, attention_mask, **kwargs), None
     laid, mask = (packing.front, None) if packing.front else (packing, attention_mask)
-    padded = [laid.unpack_heads(each) if each.shape[0] == 1 else each for each in given]
-    return laid.pack(_sdpa(module, *padded, mask, **kwargs)), None
+    query, key, value = (laid.unpack_heads(each) if each.shape[0] == 1 else each for each in given)
+    return laid.pack(_sdpa(module, query, key, value, mask, **kwargs)), None
 
 
 def _sdpa(
-    module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, *mask: Any, **kwargs: Any
+    module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kwargs: Any
 ) -> Tensor:
     """On CPUs in float32: there, torch's backward of attention takes three times as long in bfloat16."""
-    if query.device.type != "cpu" or query.dtype not in (torch.bfloat16, torch.float16):
-        return sdpa_attention_forward(module, query, key, value, *mask, **kwargs)[0]
+    if query.device.type != "cpu":
+        return sdpa_attention_forward(module, query, key, value, mask, **kwargs)[0]
     with torch.autocast("cpu", enabled=False):
-        wide = (query.float(), key.float(), value.float())
-        return sdpa_attention_forward(module, *wide, *mask, **kwargs)[0].to(query.dtype)
+        # Under autocast values are half as wide; queries and keys may come from a norm, which is not.
+        half = value.dtype in (torch.bfloat16, torch.float16)
+        q, k, v = (each.float() if half else each for each in (query, key, value))
+        if mask is None and _many_alone(q, k):
+            return _in_strips(module, q, k, v, **kwargs).to(value.dtype)
+        return sdpa_attention_forward(module, q, k, v, mask, **kwargs)[0].to(value.dtype)
+
+
+def _many_alone(query_BHTE: Tensor, key_BHTE: Tensor) -> bool:
+    """Many columns that attend to themselves."""
+    return query_BHTE.shape == key_BHTE.shape and query_BHTE.shape[2] > STRIP and not torch.is_grad_enabled()
+
+
+def _in_strips(module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, **kwargs: Any) -> Tensor:
+    """A strip of columns attends to those up to its own: torch's kernel would compute the rest as well."""
+    columns, outputs = query.shape[2], []
+    for start in range(0, columns, STRIP):
+        stop = min(start + STRIP, columns)
+        above = torch.full((stop - start, stop), -torch.inf, dtype=query.dtype).triu(start + 1)
+        given = (query[:, :, start:stop], key[:, :, :stop], value[:, :, :stop])
+        outputs.append(sdpa_attention_forward(module, *given, above[None, None], **kwargs)[0])
+    return torch.cat(outputs, dim=1)
 
 
 AttentionInterface.register(ATTENTION, _attention)

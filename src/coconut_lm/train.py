@@ -204,10 +204,11 @@ class Trainer:
                 loss = self._loss(batch, part)
                 self.accelerator.backward(loss)
             losses.append(loss.detach())
-        value, stop = parallel.everywhere(self.accelerator, [float(sum(losses)), float(self.stop.asked)])
+        # Asked of the device at once, and of it alone before weights change: to ask is to wait.
+        found, norm = torch.stack([torch.stack(losses).sum(), self._clipped().to(losses[0].dtype)]).tolist()
+        value, stop = parallel.everywhere(self.accelerator, [found, float(self.stop.asked)])
         self.stopping = stop > 0  # asked of one rank is asked of all
         self._refuse_odd(f"loss is {value / self.place.world}", value, part)
-        norm = self._clipped()
         self._refuse_odd(f"gradient's norm is {norm}", norm, part)
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -252,10 +253,10 @@ class Trainer:
         left = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}
         return self.config.lr * left[shape]
 
-    def _clipped(self) -> float:
+    def _clipped(self) -> Tensor:
         most = self.config.max_grad_norm or math.inf
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), most)
-        return float(parallel.whole_tensor(norm))
+        return parallel.whole_tensor(norm)
 
     # -- what an epoch ends with --
 

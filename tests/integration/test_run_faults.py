@@ -17,6 +17,7 @@ import torch
 from runs import At, Said, command, folder, forked, left, make_data, settings, train
 
 from coconut_lm import card, resume
+from coconut_lm.answer import Answerer
 from coconut_lm.config import Config, dump
 from coconut_lm.data.example import Example, read_examples, write_examples
 from coconut_lm.model import CoconutForCausalLM
@@ -94,7 +95,7 @@ def test_a_loss_that_is_no_number_is_not_learned_from() -> None:
 
 
 def test_a_gradient_that_is_no_number_is_not_learned_from() -> None:
-    act = partial(setattr, Trainer, "_clipped", lambda trainer: float("inf"))
+    act = partial(setattr, Trainer, "_clipped", lambda trainer: torch.tensor(torch.inf))
     assert "the gradient's norm is inf at step 1" in wrongly(prepare=act)
     assert folder().newest() is None
 
@@ -258,7 +259,7 @@ PLACES: dict[str, tuple[Any, str, int]] = {
     "forward": (CoconutForCausalLM, "forward", 2),
     "backward": (torch.Tensor, "backward", 2),
     "optimizer": (torch.optim.AdamW, "step", 1),
-    "validation": (CoconutForCausalLM, "generate", 1),
+    "validation": (Answerer, "_answer", 1),
 }
 
 

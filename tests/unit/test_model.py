@@ -11,6 +11,7 @@ from tiny import END, EOS, FAMILIES, LATENT, START, base_model, tiny
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from coconut_lm import CoconutConfig, CoconutForCausalLM, UserError, add_lora
+from coconut_lm.feedback import LastHidden
 from coconut_lm.passcache import PassCache
 from coconut_lm.tokens import add_latent_tokens, word_tokenizer
 
@@ -385,3 +386,20 @@ def test_passes_share_keys_and_values(family: str) -> None:
     assert len(rooms) == 4 and rooms <= held
     joined = [layer.keys for layer in cache.layers] + [layer.values for layer in cache.layers]
     assert {each.untyped_storage().data_ptr() for each in joined} == rooms
+
+
+def test_a_feedback_module_can_be_given(tokenizer: PreTrainedTokenizerBase) -> None:
+    base = base_model("gpt2", vocab_size=len(tokenizer) + 3)
+    mine = LastHidden()
+    model = CoconutForCausalLM.from_base(base, tokenizer, feedback=mine)
+    assert model.feedback is mine
+
+
+def test_what_the_host_knows_changes_no_number() -> None:
+    model, mask = tiny("gpt2"), torch.ones_like(IDS)
+    mask[1, -2:] = 0
+    labels = LABELS.masked_fill(mask == 0, -100)
+    known = {"mask_on_host": mask.numpy(), "supervised": torch.tensor([5, 6, 7, 14])}
+    plain = model(IDS, attention_mask=mask, labels=labels)
+    told = model(IDS, attention_mask=mask, labels=labels, **known)
+    assert torch.equal(plain.loss, told.loss) and torch.equal(plain.logits, told.logits)
