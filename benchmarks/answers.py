@@ -26,7 +26,7 @@ class Case:
     bf16: bool = False
     prompts: int = 300
     most: int = 64
-    batch: int = 64
+    batch: int = 32
     measured: int = 2
 
     def __str__(self) -> str:

@@ -44,7 +44,7 @@ SECTIONS: dict[str, Measure] = {
 }
 HERE = Path(__file__).parent
 INTERRUPTED = 130
-PATIENCE = {"cpu": 180.0, "cuda": 15.0, "mps": 60.0}  # seconds for one figure, about
+PATIENCE = {"cpu": 60.0, "cuda": 15.0, "mps": 60.0}  # seconds for one figure, about
 
 
 @dataclass
