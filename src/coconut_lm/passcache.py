@@ -108,18 +108,22 @@ def _append(room: Room | None, used_BHTE: Tensor, new_BHTE: Tensor, columns: int
 
 def _grown(room: Room | None, new_BHTE: Tensor, columns: int) -> Room:
     """With gradient. A layer that is computed again writes the same columns again."""
-    if room is None:
-        whole_BHTE = new_BHTE.new_empty(*new_BHTE.shape[:2], columns, new_BHTE.shape[3])
-        return Room(whole_BHTE, _Grown.apply(new_BHTE, None, whole_BHTE))
-    return Room(room.whole_BHTE, _Grown.apply(new_BHTE, room.used_BHTE, room.whole_BHTE))
+    used_BHTE = room.used_BHTE if room is not None else new_BHTE[:, :, :0]
+    after = used_BHTE.shape[2] + new_BHTE.shape[2]
+    if room is None or room.whole_BHTE.shape[2] < after:
+        size = max(columns, after)  # who goes on behind the last column that was foreseen pays for it
+        whole_BHTE = new_BHTE.new_empty(*new_BHTE.shape[:2], size, new_BHTE.shape[3])
+        whole_BHTE.data[:, :, : used_BHTE.shape[2]] = used_BHTE.detach()
+        room = Room(whole_BHTE, used_BHTE)
+    return Room(room.whole_BHTE, _Grown.apply(new_BHTE, used_BHTE, room.whole_BHTE))
 
 
 class _Grown(torch.autograd.Function):
     """As joining `used` and `new`, but `used` stands in `whole` already."""
 
     @staticmethod
-    def forward(ctx: Any, new_BHTE: Tensor, used_BHTE: Tensor | None, whole_BHTE: Tensor) -> Tensor:
-        ctx.before = used_BHTE.shape[2] if used_BHTE is not None else 0
+    def forward(ctx: Any, new_BHTE: Tensor, used_BHTE: Tensor, whole_BHTE: Tensor) -> Tensor:
+        ctx.before = used_BHTE.shape[2]
         after = ctx.before + new_BHTE.shape[2]
         # `data`: to write behind a view that autograd has saved does not change what it saved.
         whole_BHTE.data[:, :, ctx.before : after] = new_BHTE
@@ -127,9 +131,8 @@ class _Grown(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_BHTE: Tensor) -> tuple[Tensor, Tensor | None, None]:
-        old_BHTE = grad_BHTE[:, :, : ctx.before] if ctx.needs_input_grad[1] else None
-        return grad_BHTE[:, :, ctx.before :], old_BHTE, None
+    def backward(ctx: Any, grad_BHTE: Tensor) -> tuple[Tensor, Tensor, None]:
+        return grad_BHTE[:, :, ctx.before :], grad_BHTE[:, :, : ctx.before], None
 
 
 class PassCache(DynamicCache):

@@ -403,3 +403,18 @@ def test_what_the_host_knows_changes_no_number() -> None:
     plain = model(IDS, attention_mask=mask, labels=labels)
     told = model(IDS, attention_mask=mask, labels=labels, **known)
     assert torch.equal(plain.loss, told.loss) and torch.equal(plain.logits, told.logits)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "mistral"])
+def test_a_text_can_be_continued_with_gradient(family: str) -> None:
+    """Behind the columns that were foreseen, token by token."""
+    model = tiny(family)
+    whole = model(IDS[:1]).logits
+    cache = model(IDS[:1, :6], use_cache=True).past_key_values
+    for column in (6, 7, 8):
+        mask = torch.ones(1, column + 1, dtype=torch.long)
+        step = model(IDS[:1, column, None], attention_mask=mask, past_key_values=cache, columns=())
+        torch.testing.assert_close(step.logits[:, 0], whole[:, column])
+    found = torch.autograd.grad(step.logits.sum(), model.get_input_embeddings().weight)
+    expected = torch.autograd.grad(whole[:, 8].sum(), model.get_input_embeddings().weight)
+    torch.testing.assert_close(found, expected)
