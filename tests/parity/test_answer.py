@@ -5,6 +5,7 @@ import json
 import random
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,30 @@ def test_replies_are_those_of_an_uncached_oracle(family: str) -> None:
         assert [reply.ids for reply in replies] == [oracle(model, row, 8) for row in rows]
         assert [reply.ended for reply in replies] == [len(reply.ids) < 8 for reply in replies]
         assert [len(reply.thought_norms) for reply in replies] == [row.thoughts for row in rows]
+
+
+@pytest.mark.parametrize("family", ["gpt2", "mistral", "gpt_oss"])
+def test_a_row_that_has_ended_leaves_its_batch(family: str) -> None:
+    """Each row is made to end where it is told to; what it writes until then is what it writes alone."""
+    ends = [1, 7, 2, 2, 5, 7, 0, 3]
+    with float64_throughout():
+        model, rows = tiny(family), prompts(8, seed=2)
+
+        def until(lengths: list[int], logits_BV: torch.Tensor, rows_B: torch.Tensor, column: int) -> Any:
+            logits_BV[:, EOS] = -torch.inf
+            over_B = torch.tensor(lengths)[rows_B] <= column
+            return torch.where(over_B, EOS, logits_BV.argmax(-1))
+
+        sizes: list[int] = []
+        hook = model.register_forward_hook(lambda _, given, out: sizes.append(len(out.logits)))
+        together = Answerer(model, TOKENS, 8, pick=partial(until, ends))(rows)
+        hook.remove()
+        alone = [
+            Answerer(model, TOKENS, 8, pick=partial(until, [end]))([row])[0]
+            for row, end in zip(rows, ends, strict=True)
+        ]
+    assert sizes == [8, 8, 6, 4, 3, 3, 2, 2] and [len(reply.ids) for reply in together] == ends
+    assert [(each.ids, each.ended) for each in together] == [(each.ids, each.ended) for each in alone]
 
 
 def test_the_norms_are_those_of_what_was_fed() -> None:
