@@ -104,7 +104,7 @@ class Schema(Section):
     """Run name; the run folder is save_path/name."""
     save_path: Place = "runs"
     """Folder of all runs."""
-    seed: NonNegativeInt = 0
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
     """Seed of everything random."""
     debug: bool = False
     """Few examples (32 to validate, 5000 to train), no trackers, no checkpoints."""

@@ -150,6 +150,12 @@ def test_numbers_have_bounds(key: str, bad: float) -> None:
         load(with_value(key, bad), check_files=False)
 
 
+def test_a_seed_is_one_that_torch_takes() -> None:
+    assert load(with_value("seed", 2**63 - 1), check_files=False).seed == 2**63 - 1
+    with pytest.raises(UserError, match="seed: given 9223372036854775808; allowed: a whole number from 0 to"):
+        load(with_value("seed", 2**63), check_files=False)
+
+
 @pytest.mark.parametrize("part", [Schema, Lora, Icot])
 def test_every_key_is_described_in_one_line(part: type[BaseModel]) -> None:
     for key, field in part.model_fields.items():
