@@ -48,7 +48,7 @@ def share(rows: Sequence[Row], tokens: LatentTokens, place: Place, full: int | N
         together = rows[begin : begin + size]
         own = [together[int(i)] for i in shard(np.arange(len(together)), place.rank, place.world)]
         thoughts = max(row.thoughts for row in together)
-        batch = collate(own or together[:1], tokens, min_columns=thoughts)
+        batch = collate(sorted(own, key=_behind) or together[:1], tokens, min_columns=thoughts)
         if not own:
             batch.labels[:] = IGNORED
         batches.append(batch)
@@ -57,6 +57,11 @@ def share(rows: Sequence[Row], tokens: LatentTokens, place: Place, full: int | N
         supervised=sum(len(row.input_ids) - row.supervised_from for row in rows),
         tokens=sum(len(row.input_ids) for row in rows),
     )
+
+
+def _behind(row: Row) -> int:
+    """What is padded on the right, which attention sees in groups of rows that stand together."""
+    return len(row.input_ids) - (row.first if row.thoughts else 0)
 
 
 class Steps(Dataset[Share]):

@@ -64,4 +64,4 @@ def _mask(mask_BT: Tensor, known_BT: Tensor | None, columns: int) -> Tensor | No
 def _packing(known_BT: Tensor | None, columns: int, device: torch.device) -> Packing | None:
     if known_BT is None or columns == 1:
         return None
-    return Packing.of(known_BT[:, -columns:], device, first=columns == known_BT.shape[1])
+    return Packing.found(known_BT[:, -columns:], device, first=columns == known_BT.shape[1])

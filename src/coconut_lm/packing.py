@@ -6,8 +6,9 @@ one row; everything else in a block takes each token by itself.
 Shapes: B rows, T columns, W columns of a pass, N real tokens, H heads, E width of a head, D width.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -19,44 +20,26 @@ from transformers.masking_utils import sdpa_mask
 
 ATTENTION = "sdpa_packed"
 STRIP = 64  # columns
+GROUP, MOST = 8, 8  # rows of a group, at least; groups, at most
 WORTH = 0.03  # share of padding from which on packing pays
 
 
 @dataclass(frozen=True)
-class Packing:
-    """Where N real tokens stand in B rows of W columns, and what stands where: token `source`, or padding.
-
-    `front` holds the same rows moved to the left until each begins in the first column, so that attention
-    needs no mask but the causal one; that will do for a pass that has none before it.
-    """
+class Layout:
+    """Where N tokens stand in B rows of W columns, and what stands where: token `source`, or padding."""
 
     index_N: Tensor
     source: Tensor  # B * W
     padding: Tensor  # where nothing stands
     rows: int
     columns: int
-    front: "Packing | None" = None
 
     @classmethod
-    def of(cls, real_BW: Tensor, device: torch.device, first: bool) -> "Packing | None":
-        """None where there is too little padding. `real` is best on the host: a device is waited for.
-        To read prompts a little is worth it: attention without a mask computes half."""
-        real_BW = real_BW.bool()
-        tokens, places = int(real_BW.sum()), real_BW.numel()
-        enough = places - 1 if first and not torch.is_grad_enabled() else (1 - WORTH) * places
-        if len(real_BW) == 1 or not 0 < tokens <= enough:
-            return None
-        front_BW = torch.arange(real_BW.shape[1]) < real_BW.sum(1, keepdim=True).cpu()
-        front = cls._laid(front_BW[:, front_BW.any(0)], device) if first else None
-        return cls._laid(real_BW, device, front)
-
-    @classmethod
-    def _laid(cls, real_BW: Tensor, device: torch.device, front: "Packing | None" = None) -> "Packing":
+    def of(cls, real_BW: Tensor, device: torch.device, **more: Any) -> Self:
         flat = real_BW.flatten()
         parts = (flat.nonzero().flatten(), (flat.cumsum(0) - 1).clamp_min(0), (~flat).nonzero().flatten())
         index_N, source, padding = (part.to(device, non_blocking=True) for part in parts)
-        rows, columns = real_BW.shape
-        return cls(index_N, source, padding, rows, columns, front)
+        return cls(index_N, source, padding, real_BW.shape[0], real_BW.shape[1], **more)
 
     def pack(self, padded: Tensor) -> Tensor:
         """(B, W, ...) to (1, N, ...)."""
@@ -72,33 +55,74 @@ class Packing:
         return self.unpack(packed_1HNE.transpose(1, 2)).transpose(1, 2)
 
 
-def _spread(packed: Tensor, packing: Packing) -> Tensor:
+@dataclass(frozen=True)
+class Group:
+    """So many rows that stand together, so many tokens, and how these are laid out for attention."""
+
+    rows: int
+    tokens: int
+    layout: Layout
+
+
+@dataclass(frozen=True)
+class Packing(Layout):
+    """Real tokens alone, and the groups of rows in which attention sees them: each is as wide as its longest.
+
+    In the `first` pass rows are moved to the left until each begins in the first column: attention then needs
+    no mask but the causal one. Later passes see what stands in the cache, column by column.
+    """
+
+    first: bool
+    groups: tuple[Group, ...]
+
+    @classmethod
+    def found(cls, real_BW: Tensor, device: torch.device, first: bool) -> "Packing | None":
+        """None where there is too little padding. `real` is best on the host: a device is waited for.
+        To read prompts a little is worth it: attention without a mask computes half."""
+        real_BW = real_BW.bool().cpu()
+        tokens, places = int(real_BW.sum()), real_BW.numel()
+        enough = places - 1 if first and not torch.is_grad_enabled() else (1 - WORTH) * places
+        if len(real_BW) == 1 or not 0 < tokens <= enough:
+            return None
+        seen_BW = torch.arange(real_BW.shape[1]) < real_BW.sum(1, keepdim=True) if first else real_BW
+        return cls.of(real_BW, device, first=first, groups=tuple(_groups(seen_BW, device)))
+
+
+def _groups(real_BW: Tensor, device: torch.device) -> Iterator[Group]:
+    count = min(MOST, max(1, len(real_BW) // GROUP))
+    for part_BW in real_BW.tensor_split(count):
+        tokens = int(part_BW.sum())
+        width = int(part_BW.any(0).nonzero().max()) + 1 if tokens else 0
+        yield Group(len(part_BW), tokens, Layout.of(part_BW[:, :width], device))
+
+
+def _spread(packed: Tensor, layout: Layout) -> Tensor:
     # To look up for every place what stands there is far faster than to put every token in its place.
-    return packed.index_select(0, packing.source).index_fill_(0, packing.padding, 0)
+    return packed.index_select(0, layout.source).index_fill_(0, layout.padding, 0)
 
 
 class _Pack(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, padded: Tensor, packing: Packing) -> Tensor:
-        ctx.packing = packing
-        return padded.index_select(0, packing.index_N)
+    def forward(ctx: Any, padded: Tensor, layout: Layout) -> Tensor:
+        ctx.layout = layout
+        return padded.index_select(0, layout.index_N)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return _spread(grad, ctx.packing), None
+        return _spread(grad, ctx.layout), None
 
 
 class _Unpack(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, packed: Tensor, packing: Packing) -> Tensor:
-        ctx.packing = packing
-        return _spread(packed, packing)
+    def forward(ctx: Any, packed: Tensor, layout: Layout) -> Tensor:
+        ctx.layout = layout
+        return _spread(packed, layout)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return grad.index_select(0, ctx.packing.index_N), None
+        return grad.index_select(0, ctx.layout.index_N), None
 
 
 def install(base: PreTrainedModel) -> None:
@@ -124,13 +148,31 @@ def _attention(
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """As sdpa's. Packed are the queries, and keys and values too if they do not come from a cache."""
-    given = (query_BHWE, key_BHTE, value_BHTE)
     if packing is None:
         assert query_BHWE.shape[0] == key_BHTE.shape[0], "the model keeps from its attention what it was told"
-        return _sdpa(module, *given, attention_mask, **kwargs), None
-    laid, mask = (packing.front, None) if packing.front else (packing, attention_mask)
-    query, key, value = (laid.unpack_heads(each) if each.shape[0] == 1 else each for each in given)
-    return laid.pack(_sdpa(module, query, key, value, mask, **kwargs)), None
+        return _sdpa(module, query_BHWE, key_BHTE, value_BHTE, attention_mask, **kwargs), None
+    outputs, row = [], 0
+    for group, (query, key, value) in zip(
+        packing.groups, _parts(packing, query_BHWE, key_BHTE, value_BHTE), strict=True
+    ):
+        rows, row = slice(row, row + group.rows), row + group.rows
+        if not group.tokens:
+            continue
+        laid, mask = group.layout, None
+        if packing.first:
+            key, value = laid.unpack_heads(key), laid.unpack_heads(value)
+        elif attention_mask is not None:
+            mask = attention_mask[rows, :, : laid.columns]
+        outputs.append(laid.pack(_sdpa(module, laid.unpack_heads(query), key, value, mask, **kwargs)))
+    return torch.cat(outputs, dim=1), None
+
+
+def _parts(packing: Packing, query: Tensor, *cached: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """What each group asks, and the keys and values that it asks of: packed as it is in the first pass, later
+    rows of the cache. Split, not sliced: the gradient of a slice is as large as what it was cut from."""
+    tokens = [group.tokens for group in packing.groups]
+    sizes, axis = (tokens, 2) if packing.first else ([group.rows for group in packing.groups], 0)
+    return zip(query.split(tokens, 2), *(each.split(sizes, axis) for each in cached), strict=True)
 
 
 def _sdpa(

@@ -63,7 +63,7 @@ class RoomyLayer(DynamicLayer):
         self._rooms = (keys, values)
         self.keys, self.values = keys.used_BHTE, values.used_BHTE
         # What comes first needs nothing from here, and attends to itself as it is.
-        return given if packing is not None and packing.front else (self.keys, self.values)
+        return given if packing is not None and packing.first else (self.keys, self.values)
 
 
 class RoomySlidingLayer(DynamicSlidingWindowLayer):

@@ -120,7 +120,7 @@ def test_raw_logits_are_left_alone() -> None:
 def test_rows_without_their_padding_are_read_as_each_by_itself(family: str) -> None:
     with float64_throughout(), torch.no_grad():
         model, batch = tiny(family), left_padded(prompts(24, most_thoughts=2, seed=3))
-        assert Packing.of(batch["attention_mask"], torch.device("cpu"), first=True) is not None
+        assert Packing.found(batch["attention_mask"], torch.device("cpu"), first=True) is not None
         together = model(**batch, use_cache=True)
         alone = [model(**{name: value[i : i + 1] for name, value in batch.items()}) for i in range(24)]
         torch.testing.assert_close(together.logits[:, -1], torch.cat([one.logits[:, -1] for one in alone]))
