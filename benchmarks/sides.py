@@ -67,7 +67,8 @@ def build(name: str, work: Work, device: torch.device, bf16: bool = False) -> Si
 def _ours(model: PreTrainedModel, work: Work, device: torch.device) -> Callable[[], Any]:
     """As the trainer asks for it, the batch on its way to the device included."""
     batch, items = work.batch(), work.rows * work.supervised
-    return lambda: model(**tensors(batch, device), columns=batch.columns, num_items_in_batch=items)
+    said = {"columns": batch.columns, "num_items_in_batch": items, "loss_only": True}
+    return lambda: model(**tensors(batch, device), **said)
 
 
 def _reference(model: PreTrainedModel, work: Work, device: torch.device) -> Callable[[], Any]:

@@ -28,7 +28,7 @@ from transformers.cache_utils import Cache
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from coconut_lm import base as bases
-from coconut_lm import card, checks, onepass, packing, products, recompute, tokens, vocabulary
+from coconut_lm import card, checks, crossentropy, onepass, packing, products, recompute, tokens, vocabulary
 from coconut_lm.configuration import CoconutConfig
 from coconut_lm.errors import UserError
 from coconut_lm.feedback import Feedback, MatchEmbedding, build
@@ -106,12 +106,14 @@ class CoconutForCausalLM(PreTrainedModel, GenerationMixin):
         return_thoughts: bool = False,
         mask_on_host: np.ndarray | None = None,
         supervised: Tensor | None = None,
+        loss_only: bool = False,
         **unused: Any,
     ) -> CoconutOutput:
         """`columns` are those that may hold a latent. The collator knows them; None looks for them, which
         waits for the device and checks the ids on the way. Only ids in the prompt are thoughts: while
         generating, `columns` is empty after the first call. `mask_on_host` is the attention mask again, and
-        `supervised` which positions predict a label, counted through all rows: with both, nothing waits."""
+        `supervised` which positions predict a label, counted through all rows: with both, nothing waits.
+        With `loss_only`, logits make way for the loss."""
         use_cache = labels is None if use_cache is None else use_cache  # training needs it within a step only
         seen = past_key_values.get_seq_length() if past_key_values is not None else 0
         mask_BT = checks.attention_mask(input_ids, attention_mask, seen)
@@ -128,7 +130,7 @@ class CoconutForCausalLM(PreTrainedModel, GenerationMixin):
         )
         loss, logits = None, None
         if labels is not None:
-            loss, logits = self._loss(hidden_BTD, labels, num_items_in_batch, supervised)
+            loss, logits = self._loss(hidden_BTD, labels, num_items_in_batch, supervised, loss_only)
         if labels is None or logits_to_keep is not None:
             logits = bases.logits(self.base_causallm, hidden_BTD[:, -(logits_to_keep or 0) :])
         return CoconutOutput(
@@ -180,17 +182,22 @@ class CoconutForCausalLM(PreTrainedModel, GenerationMixin):
         return scaled_BD.to(self.get_input_embeddings().weight.dtype)
 
     def _loss(
-        self, hidden_BTD: Tensor, labels: Tensor, items: Tensor | int | None, where_N: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
+        self,
+        hidden_BTD: Tensor,
+        labels: Tensor,
+        items: Tensor | int | None,
+        where_N: Tensor | None,
+        only: bool,
+    ) -> tuple[Tensor, Tensor | None]:
         """Cross-entropy at the supervised positions; the other logits are never computed."""
         if where_N is None:
             where_N = (F.pad(labels[:, 1:], (0, 1), value=IGNORED) != IGNORED).flatten().nonzero().flatten()
         states_ND = hidden_BTD.flatten(0, 1).index_select(0, where_N)
         logits_NV = bases.logits(self.base_causallm, states_ND[None])[0]
-        wide = logits_NV.float() if logits_NV.dtype in (torch.float16, torch.bfloat16) else logits_NV
-        total = F.cross_entropy(wide, labels.flatten()[where_N + 1], reduction="sum")
+        total = crossentropy.summed(logits_NV, labels.flatten()[where_N + 1], spend=only)
         # A batch without a supervised position has loss zero and gradient zero, not 0/0.
-        return total / (max(1, len(where_N)) if items is None else items), logits_NV
+        count = max(1, len(where_N)) if items is None else items
+        return total / count, None if only else logits_NV
 
     def _is_latent(self, input_ids: Tensor) -> Tensor:
         if not self.config.thinks:

@@ -229,6 +229,7 @@ class Trainer:
             **tensors(batch, self.accelerator.device),
             columns=batch.columns,
             num_items_in_batch=max(items, 1e-9),
+            loss_only=True,
         ).loss
         return loss
 

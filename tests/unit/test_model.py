@@ -418,3 +418,15 @@ def test_a_text_can_be_continued_with_gradient(family: str) -> None:
     found = torch.autograd.grad(step.logits.sum(), model.get_input_embeddings().weight)
     expected = torch.autograd.grad(whole[:, 8].sum(), model.get_input_embeddings().weight)
     torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gemma2", "granite"])
+def test_the_loss_alone_is_the_same_loss(family: str) -> None:
+    found = []
+    for only in (False, True):
+        model = tiny(family)
+        output = model(IDS, labels=LABELS, loss_only=only)
+        assert (output.logits is None) == only
+        output.loss.backward()
+        found.append([output.loss, *(weight.grad for weight in model.parameters())])
+    torch.testing.assert_close(found[1], found[0])
