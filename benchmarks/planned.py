@@ -112,7 +112,7 @@ def train(case: Case) -> None:
     model, batch = case.build(), case.batch_of()
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     for _ in range(2):
-        model(**batch).loss.backward()
+        model(**batch, loss_only=True).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
 

