@@ -7,17 +7,16 @@ The plain side here is that other epoch, by us: its seconds are scaled to the sa
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
 
 import numpy as np
 import recorded
-import torch
 from clock import interleaved
 from figure import Figure, Job
+from sides import learner
 from workload import MICRO, SMALL, TINY, Net, our_model
 
 from coconut_lm.collate import Order
-from coconut_lm.feed import Place, Share, Steps, tensors
+from coconut_lm.feed import Place, Share, Steps
 from coconut_lm.methods import Curriculum, Rows
 
 STAGE = 2
@@ -53,9 +52,8 @@ def _measure(case: Case, job: Job) -> Figure:
     mixed = _rows(recorded.gsm8k(), case.net)
     even = _rows(_even(mixed), case.net)
     epochs = [_Epoch(mixed, case), _Epoch(even, case)]
-    model = our_model(case.net, job.device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
-    sides = {name: _trains(model, optimizer, e) for name, e in zip(("ours", "plain"), epochs, strict=True)}
+    learn = learner(our_model(case.net, job.device))
+    sides = {name: _trains(learn, e) for name, e in zip(("ours", "plain"), epochs, strict=True)}
     seconds = interleaved(sides, job.effort, job.device)
     scale = epochs[0].tokens / epochs[1].tokens
     return Figure(
@@ -99,13 +97,9 @@ class _Epoch:
         return (self.made[step] for step in self.chosen)
 
 
-def _trains(model: Any, optimizer: torch.optim.Optimizer, epoch: _Epoch) -> Callable[[], None]:
+def _trains(learn: Callable[[Share], None], epoch: _Epoch) -> Callable[[], None]:
     def steps() -> None:
         for share in epoch:
-            for batch in share.batches:
-                given = tensors(batch, model.device)
-                model(**given, columns=batch.columns, num_items_in_batch=share.supervised).loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
+            learn(share)
 
     return steps

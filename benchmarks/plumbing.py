@@ -1,6 +1,6 @@
 """What is done beside computing: encoding texts, changing the stage, making batches."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -9,15 +9,15 @@ from statistics import median
 import numpy as np
 import recorded
 import startup
-import torch
 from clock import repeated, timed
 from figure import Figure, Job
+from sides import learner
 from transformers import PreTrainedTokenizerFast
-from workload import MICRO, TINY, Net, our_model
+from workload import MICRO, TINY, our_model
 
 from coconut_lm.collate import Order
 from coconut_lm.data.example import Example
-from coconut_lm.feed import Place, Share, steps, tensors
+from coconut_lm.feed import Place, steps
 from coconut_lm.methods import Curriculum, Rows
 from coconut_lm.tokens import add_latent_tokens, encode, latent_tokens, load_tokenizer
 
@@ -114,7 +114,7 @@ def _making(rows: Rows, workers: int, job: Job) -> Figure:
 def _waiting(rows: Rows, workers: int, job: Job) -> Figure:
     """The share of its time that a small model waits for its batches: a larger one waits less."""
     shape = MICRO if job.quick else TINY
-    train = _trainer(replace(shape, vocabulary=rows.tokens.before), job)
+    train = learner(our_model(replace(shape, vocabulary=rows.tokens.before), job.device))
     shares = steps(rows, _order(rows, True), 2, Place(), workers=workers)
     train(next(shares))
     waited, trained = [], []
@@ -125,17 +125,3 @@ def _waiting(rows: Rows, workers: int, job: Job) -> Figure:
     whole = sum(waited) + sum(trained)
     also = {"steps/s": len(trained) / whole}
     return Figure("plumbing", f"waiting for it, {workers} workers", "share", [sum(waited) / whole], also=also)
-
-
-def _trainer(net: Net, job: Job) -> Callable[[Share], None]:
-    model = our_model(net, job.device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
-
-    def train(share: Share) -> None:
-        for batch in share.batches:
-            given = tensors(batch, job.device)
-            model(**given, columns=batch.columns, num_items_in_batch=share.supervised).loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return train

@@ -19,7 +19,7 @@ from workload import Work, our_model, plain_model
 
 from coconut_lm import packing, products
 from coconut_lm.base import fuse_gelu
-from coconut_lm.feed import tensors
+from coconut_lm.feed import Share, tensors
 from coconut_lm.methods import IGNORED
 
 PLAIN_OURS = "plain, our products"
@@ -101,3 +101,17 @@ def _settled_adamw(model: PreTrainedModel, fused: bool) -> torch.optim.AdamW:
         optimizer.step()
         parameter.grad = None
     return optimizer
+
+
+def learner(model: PreTrainedModel) -> Callable[[Share], None]:
+    """One optimizer step over a share, as the trainer takes it."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+
+    def learn(share: Share) -> None:
+        said = {"num_items_in_batch": share.supervised, "loss_only": True}
+        for batch in share.batches:
+            model(**tensors(batch, model.device), columns=batch.columns, **said).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return learn

@@ -40,7 +40,7 @@ class RoomyLayer(DynamicLayer):
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         super().lazy_initialization(key_states, value_states)
-        self.keys, self.values = key_states[:, :, :0], value_states[:, :, :0]
+        self.keys, self.values = key_states.detach()[:, :, :0], value_states.detach()[:, :, :0]
         self._rooms: tuple[Room | None, Room | None] = (None, None)
 
     def update(
@@ -55,8 +55,8 @@ class RoomyLayer(DynamicLayer):
             return super().update(key_states, value_states, *args, **kwargs)
         before, columns = self._rooms, self.columns
         if torch.is_grad_enabled():
-            keys = _grown(before[0], key_states, columns)
-            values = _grown(before[1], value_states, columns)
+            keys = _grown(before[0], self.keys, key_states, columns)
+            values = _grown(before[1], self.values, value_states, columns)
         else:
             keys = _append(before[0], self.keys, key_states, columns)
             values = _append(before[1], self.values, value_states, columns)
@@ -67,26 +67,33 @@ class RoomyLayer(DynamicLayer):
 
 
 class RoomySlidingLayer(DynamicSlidingWindowLayer):
-    """In training, views of one tensor too: of its last columns."""
+    """In training, views of one tensor too: of its last columns. Keys that someone exchanged are joined."""
+
+    keys: Tensor | None
+    values: Tensor | None
 
     def __init__(self, sliding_window: int, columns: int) -> None:
         super().__init__(sliding_window)
         self.columns = columns
         self._rooms: tuple[Room | None, Room | None] = (None, None)
+        self._shown: Tensor | None = None  # the keys, as they were left here
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        if not torch.is_grad_enabled():
+        if not torch.is_grad_enabled() or self.keys is not self._shown:
             return super().update(key_states, value_states, *args, **kwargs)
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        keys = _grown(self._rooms[0], key_states, self.columns)
-        values = _grown(self._rooms[1], value_states, self.columns)
+        keys, values = (
+            _grown(room, new.detach()[:, :, :0] if room is None else room.used_BHTE, new, self.columns)
+            for room, new in zip(self._rooms, (key_states, value_states), strict=True)
+        )
         self._rooms = (keys, values)
         self.cumulative_length += key_states.shape[-2]
         seen = self.sliding_window - 1 + key_states.shape[-2]
         self.keys, self.values = (room.used_BHTE[:, :, -self.sliding_window + 1 :] for room in (keys, values))
+        self._shown = self.keys
         return keys.used_BHTE[:, :, -seen:], values.used_BHTE[:, :, -seen:]
 
 
@@ -106,14 +113,13 @@ def _append(room: Room | None, used_BHTE: Tensor, new_BHTE: Tensor, columns: int
     return room
 
 
-def _grown(room: Room | None, new_BHTE: Tensor, columns: int) -> Room:
-    """With gradient. A layer that is computed again writes the same columns again."""
-    used_BHTE = room.used_BHTE if room is not None else new_BHTE[:, :, :0]
-    after = used_BHTE.shape[2] + new_BHTE.shape[2]
-    if room is None or room.whole_BHTE.shape[2] < after:
+def _grown(room: Room | None, used_BHTE: Tensor, new_BHTE: Tensor, columns: int) -> Room:
+    """As `_append`, with gradient. A layer that is computed again writes the same columns again."""
+    before, after = used_BHTE.shape[2], used_BHTE.shape[2] + new_BHTE.shape[2]
+    if room is None or room.used_BHTE is not used_BHTE or room.whole_BHTE.shape[2] < after:
         size = max(columns, after)  # who goes on behind the last column that was foreseen pays for it
         whole_BHTE = new_BHTE.new_empty(*new_BHTE.shape[:2], size, new_BHTE.shape[3])
-        whole_BHTE.data[:, :, : used_BHTE.shape[2]] = used_BHTE.detach()
+        whole_BHTE.data[:, :, :before] = used_BHTE.detach()
         room = Room(whole_BHTE, used_BHTE)
     return Room(room.whole_BHTE, _Grown.apply(new_BHTE, used_BHTE, room.whole_BHTE))
 

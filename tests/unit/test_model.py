@@ -430,3 +430,13 @@ def test_the_loss_alone_is_the_same_loss(family: str) -> None:
         output.loss.backward()
         found.append([output.loss, *(weight.grad for weight in model.parameters())])
     torch.testing.assert_close(found[1], found[0])
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "mistral"])
+def test_a_cache_that_was_reordered_goes_on_reordered_with_gradient(family: str) -> None:
+    model, swap = tiny(family), torch.tensor([1, 0])
+    whole = model(IDS).logits
+    cache = model(IDS[:, :7], use_cache=True).past_key_values
+    cache.reorder_cache(swap)
+    step = model(IDS[swap, 7, None], past_key_values=cache, columns=())
+    torch.testing.assert_close(step.logits[:, 0], whole[swap, 7])
