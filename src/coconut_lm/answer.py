@@ -4,8 +4,9 @@ Shapes: B rows still writing, T columns, K thoughts, V vocabulary.
 """
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,7 +19,8 @@ from coconut_lm.collate import Batch, collate_prompts
 from coconut_lm.errors import UserError
 from coconut_lm.evaluate import Reply
 from coconut_lm.methods import Row
-from coconut_lm.model import CoconutForCausalLM, CoconutOutput, Thoughts
+from coconut_lm.model import CoconutForCausalLM
+from coconut_lm.outputs import CoconutOutput, Thoughts
 from coconut_lm.tokens import LatentTokens
 
 DROP = 0.75  # rows that have ended are left out once no more than so many of a batch write
@@ -27,10 +29,43 @@ ASK = 8  # tokens after which a GPU is asked whether all rows have ended: it wai
 Pick = Callable[[Tensor, Tensor, int], Tensor]
 
 
+@dataclass(frozen=True)
+class Reading:
+    """Prompts as they were read: logits of what comes next, the cache, the thoughts.
+
+    What else is to be said of each row goes into the notes of its reply."""
+
+    output: CoconutOutput
+    notes: Sequence[Mapping[str, Any]] | None = None
+
+
+Read = Callable[[CoconutForCausalLM, Batch, Sequence[int]], Reading]
+
+
+def read(model: CoconutForCausalLM, batch: Batch, columns: Sequence[int], **how: Any) -> Reading:
+    """Whole prompts; `columns` are those that may hold a thought, `how` is more for the model."""
+    output = model(
+        input_ids=torch.from_numpy(batch.input_ids).to(model.device),
+        attention_mask=torch.from_numpy(batch.attention_mask).to(model.device),
+        mask_on_host=batch.attention_mask,
+        columns=columns,
+        use_cache=True,
+        logits_to_keep=1,
+        return_thoughts=True,
+        **how,
+    )
+    return Reading(output)
+
+
 def greedy(logits_BV: Tensor, rows_B: Tensor, column: int) -> Tensor:
     """The likeliest tokens, (B,). `rows` are those of the batch that still write, `column` the how-manieth
     token this is: who picks otherwise may need to know."""
     return logits_BV.argmax(-1)
+
+
+def greedily(batch: Batch, branches: int, room: int) -> Pick:
+    """What picks the tokens behind these prompts, so many rows of each, so many tokens at most."""
+    return greedy
 
 
 class Answerer:
@@ -38,6 +73,10 @@ class Answerer:
 
     `synced` is for a model in shards, where every rank must make the same passes: those of a prompt then
     depend on its columns alone, and the caller has agreed on `min_columns` with the other ranks.
+
+    Prompts may be read otherwise, with other thoughts for one, and tokens picked otherwise: `read` may make
+    several rows of each prompt, its `branches`, which stand side by side. `scored` replies know how likely
+    they are.
     """
 
     def __init__(
@@ -48,7 +87,10 @@ class Answerer:
         *,
         synced: bool = False,
         min_columns: int = 0,
-        pick: Pick = greedy,
+        read: Read = read,
+        picks: Callable[[Batch, int, int], Pick] = greedily,
+        branches: int = 1,
+        scored: bool = False,
     ) -> None:
         # The layers of an adapter sit inside the model.
         inner = model.get_base_model() if hasattr(model, "get_base_model") else model
@@ -60,22 +102,28 @@ class Answerer:
                 do="wrap it: CoconutForCausalLM.from_base(model, tokenizer)",
             )
         self.model, self.tokens, self.max_new_tokens = inner, tokens, max_new_tokens
-        self.synced, self.min_columns, self.pick = synced, min_columns, pick
+        self.synced, self.min_columns = synced, min_columns
+        self.read, self.picks, self.branches, self.scored = read, picks, branches, scored
         self.limit = bases.positions(inner.config.get_text_config()) or sys.maxsize
 
     def __call__(self, prompts: Sequence[Row]) -> list[Reply]:
-        """A batch writes no more than its longest prompt leaves room for; rows that have more are asked
-        again without it."""
+        """One reply to each, that of its first branch."""
+        return [replies[0] for replies in self.branched(prompts)]
+
+    def branched(self, prompts: Sequence[Row]) -> list[list[Reply]]:
+        """The replies of all branches. A batch writes no more than its longest prompt leaves room for; rows
+        that have more are asked again without it."""
         rooms = [self.room(prompt) for prompt in prompts]
         replies = self._answer(prompts, min(rooms))
         cut = [
             number
-            for number, (reply, room) in enumerate(zip(replies, rooms, strict=True))
-            if not reply.ended and len(reply.ids) < room
+            for number, (each, room) in enumerate(zip(replies, rooms, strict=True))
+            if any(not reply.ended and len(reply.ids) < room for reply in each)
         ]
         if cut and not self.synced:
-            for number, reply in zip(cut, self([prompts[number] for number in cut]), strict=True):
-                replies[number] = reply
+            again = self.branched([prompts[number] for number in cut])
+            for number, each in zip(cut, again, strict=True):
+                replies[number] = each
         return replies
 
     def room(self, prompt: Row) -> int:
@@ -92,32 +140,33 @@ class Answerer:
         return min(self.max_new_tokens, self.limit - length)
 
     @torch.no_grad()
-    def _answer(self, prompts: Sequence[Row], room: int) -> list[Reply]:
-        batch = collate_prompts(prompts, self.tokens)
-        mask = torch.from_numpy(batch.attention_mask)
+    def _answer(self, prompts: Sequence[Row], room: int) -> list[list[Reply]]:
+        batch, copies = collate_prompts(prompts, self.tokens), self.branches
         with _evaluating(self.model):
-            output = self.model(
-                input_ids=torch.from_numpy(batch.input_ids).to(self.model.device),
-                attention_mask=mask.to(self.model.device),
-                mask_on_host=batch.attention_mask,
-                columns=_columns(batch, self.min_columns),
-                use_cache=True,
-                logits_to_keep=1,
-                return_thoughts=True,
-            )
-            written = self._write(output, mask.to(self.model.device), room).tolist()
-        norms = _norms(output.thoughts) if output.thoughts is not None else [()] * len(prompts)
-        return [self._reply(row, each) for row, each in zip(written, norms, strict=True)]
+            reading = self.read(self.model, batch, _columns(batch, self.min_columns))
+            output, pick = reading.output, self.picks(batch, copies, room)
+            mask = torch.from_numpy(batch.attention_mask).to(self.model.device)
+            written, scores = self._write(output, mask.repeat_interleave(copies, 0), room, pick)
+        rows = len(prompts) * copies
+        norms = _norms(output.thoughts) if output.thoughts is not None else [()] * rows
+        told = zip(written.tolist(), scores.tolist(), norms, reading.notes or [{}] * rows, strict=True)
+        replies = [self._reply(*each) for each in told]
+        return [replies[row : row + copies] for row in range(0, rows, copies)]
 
-    def _write(self, output: CoconutOutput, mask_BT: Tensor, room: int) -> Tensor:
-        """Up to `room` tokens behind each prompt; what stands behind an end of text means nothing."""
+    def _write(self, output: CoconutOutput, mask_BT: Tensor, room: int, pick: Pick) -> tuple[Tensor, Tensor]:
+        """Up to `room` tokens behind each prompt, and their log-probabilities where these are asked for; what
+        stands behind an end of text means nothing."""
         rows_B = torch.arange(len(mask_BT), device=mask_BT.device)
         positions_B = mask_BT.sum(1)
         written = torch.full((len(rows_B), room), self.tokens.eos, device=mask_BT.device)
+        scores = torch.zeros(written.shape if self.scored else (len(rows_B), 0), device=mask_BT.device)
         going_B = torch.ones_like(rows_B, dtype=torch.bool)
         for column in range(room):
-            token_B = self._next(output, rows_B, column)
+            logits_BV = self._logits(output)
+            token_B = pick(logits_BV, rows_B, column)
             written[rows_B, column] = token_B
+            if self.scored:
+                scores[rows_B, column] = going_B * _log_probability(logits_BV, token_B)
             going_B &= token_B != self.tokens.eos
             left = self._left(going_B, column)
             if left == 0 or column == room - 1:
@@ -137,13 +186,13 @@ class Answerer:
                 logits_to_keep=1,
             )
             positions_B = positions_B + 1
-        return written
+        return written, scores
 
-    def _next(self, output: CoconutOutput, rows_B: Tensor, column: int) -> Tensor:
+    def _logits(self, output: CoconutOutput) -> Tensor:
         logits_BV = output.logits[:, -1]
         if self.model.config.thinks:  # a latent stands for a thought in a prompt; written, it means nothing
             logits_BV[:, self.tokens.latent] = -torch.inf
-        return self.pick(logits_BV, rows_B, column)
+        return logits_BV
 
     def _left(self, going_B: Tensor, column: int) -> int:
         """How many rows still write, here or, where ranks go together, anywhere."""
@@ -154,9 +203,17 @@ class Answerer:
             torch.distributed.all_reduce(left)
         return int(left)
 
-    def _reply(self, ids: list[int], norms: tuple[float, ...]) -> Reply:
+    def _reply(
+        self, ids: list[int], scores: list[float], norms: tuple[float, ...], notes: Mapping[str, Any]
+    ) -> Reply:
         ended = self.tokens.eos in ids
-        return Reply(tuple(ids[: ids.index(self.tokens.eos)] if ended else ids), ended, norms)
+        kept = tuple(ids[: ids.index(self.tokens.eos)] if ended else ids)
+        return Reply(kept, ended, norms, sum(scores) if self.scored else None, notes)
+
+
+def _log_probability(logits_BV: Tensor, token_B: Tensor) -> Tensor:
+    """Of the tokens, whatever way they were picked."""
+    return logits_BV.float().log_softmax(-1).gather(1, token_B[:, None])[:, 0]
 
 
 def _columns(batch: Batch, at_least: int) -> range:

@@ -8,7 +8,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import chain
 from statistics import fmean
 from typing import Any
@@ -36,6 +36,8 @@ class Reply:
     ids: tuple[int, ...]  # without end-of-text
     ended: bool  # end-of-text was written
     thought_norms: tuple[float, ...] = ()
+    logprob: float | None = None  # of all that was written, end-of-text too, where it was asked for
+    notes: Mapping[str, Any] = field(default_factory=dict)  # what else its reader says of it
 
 
 Generate = Callable[[Sequence[Row]], Sequence[Reply]]
@@ -110,7 +112,7 @@ def predict(
 
     `thoughts` overrides the number that the stage implies; `indices` are the examples that are asked.
     """
-    judge = _Judge(prompts, examples, tokenizer, task, stage)
+    judge = Judge(prompts, examples, tokenizer, task, stage)
     asked = range(len(examples)) if indices is None else indices
     rows = [prompts.prompt(index, stage, thoughts) for index in asked]
     rows.sort(key=lambda row: -len(row.input_ids))
@@ -124,7 +126,9 @@ def predict(
 
 
 @dataclass(frozen=True)
-class _Judge:
+class Judge:
+    """Makes a prediction of a reply."""
+
     prompts: Rows
     examples: Sequence[Example]
     tokenizer: Any

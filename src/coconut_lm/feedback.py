@@ -130,9 +130,10 @@ class MatchEmbedding(Feedback):
 class Noisy(Feedback):
     """Wraps any feedback and perturbs its thoughts.
 
-    where: "first", "all" or the number of one thought. `keys` names the example of each row, so that an
-    example meets the same noise in every batch; copies of an example that stand side by side (beams, returned
-    sequences) draw noise of their own. `steps` is the number of thoughts that a decaying schedule spans.
+    where: "all", "first", or the number of one thought; none before `start` is perturbed, from where a
+    schedule counts. A decaying one ends with `steps` thoughts, those before `start` included: one number for
+    all, or one a key. `keys` names the example of each row, so that an example meets the same noise in every
+    batch; copies of an example that stand side by side (beams, branches) draw noise of their own.
     """
 
     def __init__(
@@ -142,63 +143,81 @@ class Noisy(Feedback):
         scale: float,
         *,
         where: str | int = "all",
+        start: int = 0,
         schedule: str = "constant",
-        steps: int = 1,
+        steps: int | Sequence[int] = 1,
         decay: float = 0.5,
         seed: int = 0,
+        keys: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         _known("noise type", kind, noise.KINDS)
         _known("noise schedule", schedule, noise.SCHEDULES)
         if not (where in ("first", "all") or isinstance(where, int)):
             raise UserError("unknown place for noise", given=where, expected="first, all, or a number")
-        self.inner, self.kind, self.scale, self.where = inner, kind, scale, where
+        self.inner, self.kind, self.scale = inner, kind, scale
+        self.where, self.start = start if where == "first" else where, start
         self.window = inner.window
         self.schedule, self.steps, self.decay, self.seed = schedule, steps, decay, seed
-        self.keys: Sequence[int] | None = None
-        self.diagnostics: list[dict[str, float | str]] = []
-        self._mean_norm: dict[int, float] = {}
+        self.keys = keys
+        self.calls: list[tuple[Tensor, Tensor]] = []  # clean and noisy thoughts; not kept while training
+        self._mean_B: Tensor | None = None
 
     def forward(self, h_BWD: Tensor, mask_BW: Tensor, index_B: Tensor) -> Tensor:
         clean_BD = self.inner(h_BWD, mask_BW, index_B)
-        keys, thoughts = self._keys(len(clean_BD)), index_B.tolist()
-        g_BD = noise.draw(self.kind, [(*key, t) for key, t in zip(keys, thoughts, strict=True)], clean_BD)
-        rows = [
-            noise.KINDS[self.kind](clean_BD[b : b + 1], scale, g_BD[b : b + 1])
-            if scale > 0
-            else clean_BD[b : b + 1]
-            for b, scale in enumerate(self._scales(clean_BD, thoughts))
-        ]
-        noisy_BD = torch.cat(rows)
-        self.diagnostics.append(
-            noise.diagnostics(self.kind, self.scale, clean_BD.detach(), noisy_BD.detach())
-        )
+        thoughts = index_B.tolist()
+        keys, copies = self._copies(len(clean_BD))
+        size = noise.scale_key(self.scale)
+        names = [(self.seed, keys[b // copies], size, b % copies, t) for b, t in enumerate(thoughts)]
+        scale_B1 = torch.tensor(self._scales(thoughts, copies), dtype=clean_BD.dtype)[:, None].to(clean_BD)
+        if self.schedule == "adaptive":
+            scale_B1 = scale_B1 * self._loudness(clean_BD, index_B)
+        g_BD = noise.draw(self.kind, names, clean_BD)
+        noisy_BD = noise.perturb(self.kind, clean_BD, scale_B1, g_BD)
+        if not self.training:
+            self.calls.append((clean_BD, noisy_BD))
         return noisy_BD
 
-    def _keys(self, rows: int) -> list[tuple[int, int, int]]:
+    def _copies(self, rows: int) -> tuple[Sequence[int], int]:
+        """The examples, and how many rows each of them has."""
         keys = range(rows) if self.keys is None else self.keys
         copies, rest = divmod(rows, len(keys))
         if rest:
             raise UserError(
                 "noise keys do not fit the batch", given=f"{len(keys)} keys", expected=f"{rows} rows"
             )
-        return [(self.seed, keys[row // copies], row % copies) for row in range(rows)]
+        return keys, copies
 
-    def _scales(self, clean_BD: Tensor, thoughts: list[int]) -> list[float]:
-        place = 0 if self.where == "first" else self.where
-        decay = noise.SCHEDULES[self.schedule]
-        scales = [
-            decay(self.scale, t, self.steps, self.decay) if place in ("all", t) else 0.0 for t in thoughts
+    def _scales(self, thoughts: list[int], copies: int) -> list[float]:
+        decay, steps = noise.SCHEDULES[self.schedule], self.steps
+        return [
+            decay(
+                self.scale,
+                t - self.start,
+                max(1, (steps if isinstance(steps, int) else steps[b // copies]) - self.start),
+                self.decay,
+            )
+            if t >= self.start and self.where in ("all", t)
+            else 0.0
+            for b, t in enumerate(thoughts)
         ]
-        return self._adapted(scales, clean_BD, thoughts) if self.schedule == "adaptive" else scales
 
-    def _adapted(self, scales: list[float], clean_BD: Tensor, thoughts: list[int]) -> list[float]:
-        """Louder where a thought is longer than the running mean of its row (0.9 old, 0.1 new)."""
-        for row, norm in enumerate(clean_BD.detach().norm(dim=-1).tolist()):
-            mean = norm if thoughts[row] == 0 else 0.9 * self._mean_norm.get(row, norm) + 0.1 * norm
-            self._mean_norm[row] = mean
-            scales[row] *= norm / (mean + noise.EPS)
-        return scales
+    def _loudness(self, clean_BD: Tensor, index_B: Tensor) -> Tensor:
+        """How long a thought is beside the running mean of its row (0.9 old, 0.1 new)."""
+        norm_B1 = clean_BD.detach().norm(dim=-1, keepdim=True)
+        if self._mean_B is None:
+            self._mean_B = norm_B1
+        fresh_B1 = (index_B <= self.start)[:, None]
+        self._mean_B = torch.where(fresh_B1, norm_B1, 0.9 * self._mean_B + 0.1 * norm_B1)
+        return norm_B1 / (self._mean_B + noise.EPS)
+
+    def diagnostics(self, is_thought_BK: Tensor) -> list[dict[str, float | str]]:
+        """What became of each row's thoughts in the calls so far, of which these are some."""
+        clean_BKD, noisy_BKD = (torch.stack(each, 1) for each in zip(*self.calls, strict=True))
+        return [
+            noise.diagnostics(self.kind, self.scale, clean_KD[real_K], noisy_KD[real_K])
+            for clean_KD, noisy_KD, real_K in zip(clean_BKD, noisy_BKD, is_thought_BK, strict=True)
+        ]
 
 
 def _known(what: str, name: str, known: dict[str, Any]) -> None:

@@ -6,7 +6,6 @@ Shapes: B rows, T columns, W columns of a window, K thoughts, D width, N supervi
 import copy
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -25,7 +24,6 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 from transformers.cache_utils import Cache
-from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from coconut_lm import base as bases
 from coconut_lm import card, checks, crossentropy, onepass, packing, products, recompute, tokens, vocabulary
@@ -33,28 +31,8 @@ from coconut_lm.configuration import CoconutConfig
 from coconut_lm.errors import UserError
 from coconut_lm.feedback import Feedback, MatchEmbedding, build
 from coconut_lm.methods import IGNORED
+from coconut_lm.outputs import CoconutOutput, Thoughts, Trail
 from coconut_lm.passcache import PassCache
-
-
-@dataclass
-class Thoughts:
-    """The trace of a forward: what was fed at each column of `columns`, and which rows thought there."""
-
-    columns: list[int]
-    fed_BKD: Tensor
-    is_thought_BK: Tensor
-
-    @property
-    def norms_BK(self) -> Tensor:
-        return self.fed_BKD.norm(dim=-1)
-
-
-@dataclass
-class CoconutOutput(CausalLMOutputWithPast):
-    """`logits` are those of all columns, or, where labels were given, of the supervised positions (N, V)."""
-
-    last_hidden_state: Tensor | None = None
-    thoughts: Thoughts | None = None
 
 
 class NeverLatent(LogitsProcessor):
@@ -107,13 +85,16 @@ class CoconutForCausalLM(PreTrainedModel, GenerationMixin):
         mask_on_host: np.ndarray | None = None,
         supervised: Tensor | None = None,
         loss_only: bool = False,
+        trail: Trail | None = None,
+        thought_layer: int = onepass.LAST,
         **unused: Any,
     ) -> CoconutOutput:
         """`columns` are those that may hold a latent. The collator knows them; None looks for them, which
         waits for the device and checks the ids on the way. Only ids in the prompt are thoughts: while
         generating, `columns` is empty after the first call. `mask_on_host` is the attention mask again, and
         `supervised` which positions predict a label, counted through all rows: with both, nothing waits.
-        With `loss_only`, logits make way for the loss."""
+        With `loss_only`, logits make way for the loss. With the `trail` of the call that filled the cache,
+        the first column may be a thought. Thoughts are made of the states of `thought_layer`."""
         use_cache = labels is None if use_cache is None else use_cache  # training needs it within a step only
         seen = past_key_values.get_seq_length() if past_key_values is not None else 0
         mask_BT = checks.attention_mask(input_ids, attention_mask, seen)
@@ -125,8 +106,8 @@ class CoconutForCausalLM(PreTrainedModel, GenerationMixin):
         if past_key_values is None and (use_cache or len(columns) > 0):
             past_key_values = PassCache(self.config.get_text_config(), mask_BT.shape[1])
         real_BT = None if mask_on_host is None else torch.from_numpy(mask_on_host)
-        hidden_BTD, thoughts = self._think(
-            input_ids, mask_BT, position_ids, past_key_values, columns, real_BT
+        hidden_BTD, thoughts, trail = self._think(
+            input_ids, mask_BT, position_ids, past_key_values, columns, real_BT, trail, thought_layer
         )
         loss, logits = None, None
         if labels is not None:
@@ -139,6 +120,7 @@ class CoconutForCausalLM(PreTrainedModel, GenerationMixin):
             past_key_values=past_key_values if use_cache else None,
             last_hidden_state=hidden_BTD,
             thoughts=thoughts if return_thoughts else None,
+            trail=trail if return_thoughts else None,
         )
 
     def _think(
@@ -149,35 +131,50 @@ class CoconutForCausalLM(PreTrainedModel, GenerationMixin):
         cache: Cache | None,
         columns: Sequence[int],
         real_BT: Tensor | None,
-    ) -> tuple[Tensor, Thoughts | None]:
+        trail: Trail | None,
+        layer: int,
+    ) -> tuple[Tensor, Thoughts | None, Trail]:
         """The algorithm: run up to a latent column, feed the last hidden state in there, run on."""
         embeds_BTD = self.get_input_embeddings()(input_ids)
         is_latent_BT = self._is_latent(input_ids)
         seen = mask_BT.shape[1] - input_ids.shape[1]
+        before_B: Tensor | int = 0 if trail is None else trail.thoughts_B
         hidden: list[Tensor] = []
+        source = [] if trail is None else [trail.hidden_BWD]
         fed: list[Tensor] = []
         for start, stop in pairwise([0, *columns, input_ids.shape[1]]):
+            if start == stop:  # the first column is a thought
+                continue
             chunk_BTD = embeds_BTD[:, start:stop]
-            if start > 0:
-                thought_BD = self._thought(hidden, mask_BT[:, seen : seen + start], is_latent_BT[:, :start])
+            if start in columns:
+                index_B = before_B + is_latent_BT[:, :start].sum(1)
+                thought_BD = self._thought(source, mask_BT[:, : seen + start], index_B)
                 fed.append(torch.where(is_latent_BT[:, start, None], thought_BD, chunk_BTD[:, 0]))
                 chunk_BTD = torch.cat([fed[-1][:, None], chunk_BTD[:, 1:]], dim=1)
             given = (chunk_BTD, mask_BT[:, : seen + stop], position_ids[:, start:stop], cache)
             real = None if real_BT is None else real_BT[:, : seen + stop]
-            hidden.append(onepass.run(self.base_causallm, *given, real))
+            last_BWD, source_BWD = onepass.run(self.base_causallm, *given, real, layer)
+            hidden.append(last_BWD)
+            source.append(source_BWD)
         trace = Thoughts(list(columns), torch.stack(fed, 1), is_latent_BT[:, list(columns)]) if fed else None
-        return torch.cat(hidden, dim=1), trace
+        end = Trail(self._newest(source), before_B + is_latent_BT.sum(1))
+        return torch.cat(hidden, dim=1), trace, end
 
-    def _thought(self, hidden: list[Tensor], mask_BT: Tensor, is_latent_BT: Tensor) -> Tensor:
-        """What is fed next, made from the newest states of all columns so far."""
+    def _newest(self, states: list[Tensor]) -> Tensor:
+        """As many of the newest states as the feedback looks back on, or all."""
         window = self.feedback.window
-        states_BWD = hidden[-1][:, -window:]
-        for earlier_BTD in reversed(hidden[:-1]):
+        states_BWD = states[-1][:, -window:]
+        for earlier_BTD in reversed(states[:-1]):
             if (lacking := window - states_BWD.shape[1]) == 0:
                 break
             states_BWD = torch.cat([earlier_BTD[:, -lacking:], states_BWD], dim=1)
+        return states_BWD
+
+    def _thought(self, states: list[Tensor], mask_BT: Tensor, index_B: Tensor) -> Tensor:
+        """What is fed next, made from the newest states of all columns so far."""
+        states_BWD = self._newest(states)
         mask_BW = mask_BT[:, -states_BWD.shape[1] :]
-        thought_BD = self.feedback(states_BWD, mask_BW, is_latent_BT.sum(1))
+        thought_BD = self.feedback(states_BWD, mask_BW, index_B)
         scaled_BD = thought_BD / bases.input_scale(self.config.get_text_config())
         return scaled_BD.to(self.get_input_embeddings().weight.dtype)
 

@@ -1,13 +1,13 @@
 """Noise on thoughts: the kinds and schedules as pure functions.
 
-A draw is keyed by integers (seed, example, thought, ...), so the same key gives the same noise whatever the
-batch, the order or the device. Kinds and their names follow NoisyCoconut
-(arXiv 2605.08221); scale 0 always returns the thought unchanged.
+A draw is keyed by integers (seed, example, scale, branch, thought), so the same key gives the same noise
+whatever the batch, the order or the device. Kinds and their names follow NoisyCoconut (arXiv 2605.08221).
 
-Shapes: B rows, D width.
+Shapes: B rows, D width, K thoughts, 1 one number a row.
 """
 
 import math
+import struct
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 EPS = 1e-8
-Kind = Callable[[Tensor, float, Tensor], Tensor]
+Scale = float | Tensor  # one for all rows, or one a row (B, 1)
+Kind = Callable[[Tensor, Scale, Tensor], Tensor]
 Schedule = Callable[[float, int, int, float], float]
 
 
@@ -27,45 +28,45 @@ def _unit(g_BD: Tensor) -> Tensor:
     return g_BD / (_norm(g_BD) + EPS)
 
 
-def gaussian(h_BD: Tensor, scale: float, g_BD: Tensor) -> Tensor:
+def gaussian(h_BD: Tensor, scale: Scale, g_BD: Tensor) -> Tensor:
     """Adds `scale` times `g_BD`, which is standard normal: as much to a short thought as to a long one."""
     return h_BD + scale * g_BD
 
 
-def gaussian_scaled(h_BD: Tensor, scale: float, g_BD: Tensor) -> Tensor:
+def gaussian_scaled(h_BD: Tensor, scale: Scale, g_BD: Tensor) -> Tensor:
     """The noise is `scale` times as long as the thought."""
     return h_BD + scale * _norm(h_BD) * _unit(g_BD)
 
 
-def snr(h_BD: Tensor, scale: float, g_BD: Tensor) -> Tensor:
+def snr(h_BD: Tensor, scale: Scale, g_BD: Tensor) -> Tensor:
     """The thought is `scale` times as long as the noise (a ratio of norms, not of powers)."""
-    return h_BD if scale == 0 else h_BD + _norm(h_BD) / scale * _unit(g_BD)
+    return h_BD + _norm(h_BD) / scale * _unit(g_BD)
 
 
-def uniform(h_BD: Tensor, scale: float, u_BD: Tensor) -> Tensor:
+def uniform(h_BD: Tensor, scale: Scale, u_BD: Tensor) -> Tensor:
     """`u_BD` is uniform in [0, 1)."""
     return h_BD + scale * (2 * u_BD - 1)
 
 
-def orthogonal(h_BD: Tensor, scale: float, g_BD: Tensor) -> Tensor:
+def orthogonal(h_BD: Tensor, scale: Scale, g_BD: Tensor) -> Tensor:
     """Turns the thought without moving along it."""
     along = (g_BD * h_BD).sum(-1, keepdim=True) / (_norm(h_BD) ** 2 + EPS)
     return h_BD + scale * _norm(h_BD) * _unit(g_BD - along * h_BD)
 
 
-def targeted_same(h_BD: Tensor, scale: float, _: Tensor) -> Tensor:
+def targeted_same(h_BD: Tensor, scale: Scale, _: Tensor) -> Tensor:
     """Lengthens the thought; its direction stays."""
     return h_BD * (1 + scale)
 
 
-def targeted_opposite(h_BD: Tensor, scale: float, _: Tensor) -> Tensor:
+def targeted_opposite(h_BD: Tensor, scale: Scale, _: Tensor) -> Tensor:
     """Shortens the thought, and turns it over where `scale` is above 1."""
     return h_BD * (1 - scale)
 
 
-def dropout(h_BD: Tensor, scale: float, u_BD: Tensor) -> Tensor:
+def dropout(h_BD: Tensor, scale: Scale, u_BD: Tensor) -> Tensor:
     """Zeroes each number with probability `scale`; no rescaling. `u_BD` is uniform in [0, 1)."""
-    return h_BD * (u_BD >= min(scale, 1.0)).to(h_BD.dtype)
+    return h_BD * (u_BD >= scale).to(h_BD.dtype)
 
 
 KINDS: dict[str, Kind] = {
@@ -79,6 +80,17 @@ KINDS: dict[str, Kind] = {
     "dropout": dropout,
 }
 UNIFORM = {"uniform", "dropout"}  # kinds whose draws are uniform in [0, 1) instead of normal
+
+
+def perturb(kind: str, h_BD: Tensor, scale_B1: Tensor, g_BD: Tensor) -> Tensor:
+    """Each row at its own scale; one of scale 0 stays as it is, bit for bit."""
+    some_B1 = torch.where(scale_B1 > 0, scale_B1, torch.ones_like(scale_B1))
+    return torch.where(scale_B1 > 0, KINDS[kind](h_BD, some_B1, g_BD), h_BD)
+
+
+def scale_key(scale: float) -> int:
+    """The part of a key that tells scales apart: the float's own bits."""
+    return int.from_bytes(struct.pack(">d", scale), "big")
 
 
 def draw(kind: str, keys: Sequence[Sequence[int]], like_BD: Tensor) -> Tensor:
@@ -103,11 +115,11 @@ SCHEDULES: dict[str, Schedule] = {
 }
 
 
-def diagnostics(kind: str, scale: float, clean_BD: Tensor, noisy_BD: Tensor) -> dict[str, float | str]:
-    """What the noise did to these thoughts, averaged over rows."""
-    noise_BD = noisy_BD - clean_BD
-    clean, noise, noisy = (_norm(x).squeeze(-1) for x in (clean_BD, noise_BD, noisy_BD))
-    cosine = (clean_BD * noise_BD).sum(-1) / (clean * noise + EPS)
+def diagnostics(kind: str, scale: float, clean_KD: Tensor, noisy_KD: Tensor) -> dict[str, float | str]:
+    """What the noise did to these thoughts, averaged over them."""
+    clean_KD, noisy_KD = clean_KD.double(), noisy_KD.double()
+    noise_KD = noisy_KD - clean_KD
+    clean, noise, noisy = (_norm(x).squeeze(-1) for x in (clean_KD, noise_KD, noisy_KD))
     report: dict[str, float | str] = {
         "noise_type": kind,
         "noise_scale": scale,
@@ -116,17 +128,19 @@ def diagnostics(kind: str, scale: float, clean_BD: Tensor, noisy_BD: Tensor) -> 
         "perturbed_norm": noisy.mean().item(),
         "norm_change_ratio": (noisy / (clean + EPS)).mean().item(),
     }
-    extra: dict[str, dict[str, float | str]] = {
-        "gaussian_scaled": {"scale_ratio": (noise / (clean + EPS)).mean().item()},
-        "snr": {
+    extra: dict[str, Callable[[], dict[str, float | str]]] = {
+        "gaussian_scaled": lambda: {"scale_ratio": (noise / (clean + EPS)).mean().item()},
+        "snr": lambda: {
             "target_snr": scale,
             "actual_snr": (clean / (noise + EPS)).mean().item(),
             "signal_power": (clean**2).mean().item(),
             "noise_power": (noise**2).mean().item(),
         },
-        "orthogonal": {"orthogonality": cosine.abs().mean().item()},
-        "targeted_same": {"direction": "same"},
-        "targeted_opposite": {"direction": "opposite"},
-        "dropout": {"dropout_prob": min(scale, 1.0)},
+        "orthogonal": lambda: {
+            "orthogonality": ((clean_KD * noise_KD).sum(-1) / (clean * noise + EPS)).abs().mean().item()
+        },
+        "targeted_same": lambda: {"direction": "same"},
+        "targeted_opposite": lambda: {"direction": "opposite"},
+        "dropout": lambda: {"dropout_prob": min(scale, 1.0)},
     }
-    return report | extra.get(kind, {})
+    return report | extra.get(kind, dict)()

@@ -6,14 +6,19 @@ here; any other base is run as it is.
 Shapes: B rows, T columns, those in the cache included, W columns of this pass, D width.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
 from coconut_lm import packing
+from coconut_lm.errors import UserError
 from coconut_lm.packing import Packing
 from coconut_lm.passcache import PassCache
+
+LAST = -1  # the layer whose states the head reads
 
 
 def run(
@@ -23,8 +28,10 @@ def run(
     position_ids: Tensor,
     cache: Cache | None,
     real_BT: Tensor | None = None,
-) -> Tensor:
-    """The last hidden states (B, W, D). `real` is the mask on the host: with it no device is waited for."""
+    layer: int = LAST,
+) -> tuple[Tensor, Tensor]:
+    """The last hidden states (B, W, D), and those of `layer`, numbered as transformers numbers them: 0 is
+    what goes in. `real` is the mask on the host: with it no device is waited for."""
     columns = embeds_BWD.shape[1]
     packed: Packing | None = None
     mask: Tensor | None = mask_BT
@@ -35,15 +42,29 @@ def run(
             cache.expect(packed)
     if packed is not None:
         embeds_BWD, position_ids = packed.pack(embeds_BWD), packed.pack(position_ids)
-    states: Tensor = base.base_model(
+    output = base.base_model(
         inputs_embeds=embeds_BWD,
         attention_mask=mask,
         position_ids=position_ids,
         past_key_values=cache,
         use_cache=cache is not None,
         **({} if packed is None else {"packing": packed}),
-    ).last_hidden_state
-    return states if packed is None else packed.unpack(states)
+        **({} if layer == LAST else {"output_hidden_states": True}),
+    )
+    last: Tensor = output.last_hidden_state
+    inner: Tensor = last if layer == LAST else _inner(output.hidden_states, layer)
+    if packed is not None:
+        whole = packed.unpack(last)
+        last, inner = whole, whole if inner is last else packed.unpack(inner)
+    return last, inner
+
+
+def _inner(states: Sequence[Tensor], layer: int) -> Tensor:
+    if not -len(states) <= layer < len(states):
+        raise UserError(
+            "the model has no such layer", given=layer, expected=f"{-len(states)} to {len(states) - 1}"
+        )
+    return states[layer]
 
 
 def _known(mask_BT: Tensor, real_BT: Tensor | None, columns: int) -> Tensor | None:

@@ -125,10 +125,10 @@ def test_a_row_that_has_ended_leaves_its_batch(family: str) -> None:
 
         sizes: list[int] = []
         hook = model.register_forward_hook(lambda _, given, out: sizes.append(len(out.logits)))
-        together = Answerer(model, TOKENS, 8, pick=partial(until, ends))(rows)
+        together = Answerer(model, TOKENS, 8, picks=lambda *_: partial(until, ends))(rows)
         hook.remove()
         alone = [
-            Answerer(model, TOKENS, 8, pick=partial(until, [end]))([row])[0]
+            Answerer(model, TOKENS, 8, picks=lambda *_, end=end: partial(until, [end]))([row])[0]
             for row, end in zip(rows, ends, strict=True)
         ]
     assert sizes == [8, 8, 6, 4, 3, 3, 2, 2] and [len(reply.ids) for reply in together] == ends

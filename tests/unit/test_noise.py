@@ -20,7 +20,7 @@ def thought(seed: int, rows: int = 3) -> Tensor:
 
 def perturbed(kind: str, h_BD: Tensor, scale: float, seed: int = 0) -> Tensor:
     g_BD = noise.draw(kind, [(seed, row) for row in range(len(h_BD))], h_BD)
-    return noise.KINDS[kind](h_BD, scale, g_BD)
+    return noise.perturb(kind, h_BD, torch.full((len(h_BD), 1), scale, dtype=h_BD.dtype), g_BD)
 
 
 def norms(x_BD: Tensor) -> Tensor:
@@ -81,6 +81,24 @@ def test_gaussian_uniform_and_dropout_have_their_distributions() -> None:
     assert set(dropped.unique().tolist()) == {0.0, 1.0}
     assert dropped.mean().item() == pytest.approx(0.7, abs=0.01)
     assert not perturbed("dropout", h[:2], 1.7).any()
+
+
+@quick
+@given(seeds, scales)
+def test_each_row_has_its_own_scale(seed: int, scale: float) -> None:
+    h, scale_B1 = thought(seed), torch.tensor([[0.0], [scale], [2 * scale]], dtype=torch.float64)
+    for kind in noise.KINDS:
+        g = noise.draw(kind, [(seed, row) for row in range(3)], h)
+        mixed = noise.perturb(kind, h, scale_B1, g)
+        assert torch.equal(mixed[0], h[0])
+        for row in (1, 2):
+            alone = noise.perturb(kind, h[row : row + 1], scale_B1[row : row + 1], g[row : row + 1])
+            torch.testing.assert_close(mixed[row], alone[0], rtol=1e-12, atol=1e-12)
+
+
+def test_scales_that_differ_at_all_have_keys_that_differ() -> None:
+    tried = [0.0, 5e-324, 0.1, 0.1 + 1e-16, 0.2, 1.0, 1e9, math.inf]
+    assert len({noise.scale_key(scale) for scale in tried}) == len(set(tried))
 
 
 def test_a_key_is_a_draw() -> None:
