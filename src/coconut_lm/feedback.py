@@ -160,7 +160,7 @@ class Noisy(Feedback):
         self.window = inner.window
         self.schedule, self.steps, self.decay, self.seed = schedule, steps, decay, seed
         self.keys = keys
-        self.calls: list[tuple[Tensor, Tensor]] = []  # clean and noisy thoughts; not kept while training
+        self.calls: list[tuple[Tensor, Tensor, Tensor]] = []  # clean, noisy, scale; not kept while training
         self._mean_B: Tensor | None = None
 
     def forward(self, h_BWD: Tensor, mask_BW: Tensor, index_B: Tensor) -> Tensor:
@@ -175,7 +175,7 @@ class Noisy(Feedback):
         g_BD = noise.draw(self.kind, names, clean_BD)
         noisy_BD = noise.perturb(self.kind, clean_BD, scale_B1, g_BD)
         if not self.training:
-            self.calls.append((clean_BD, noisy_BD))
+            self.calls.append((clean_BD, noisy_BD, scale_B1))
         return noisy_BD
 
     def _copies(self, rows: int) -> tuple[Sequence[int], int]:
@@ -211,12 +211,17 @@ class Noisy(Feedback):
         self._mean_B = torch.where(fresh_B1, norm_B1, 0.9 * self._mean_B + 0.1 * norm_B1)
         return norm_B1 / (self._mean_B + noise.EPS)
 
-    def diagnostics(self, is_thought_BK: Tensor) -> list[dict[str, float | str]]:
-        """What became of each row's thoughts in the calls so far, of which these are some."""
-        clean_BKD, noisy_BKD = (torch.stack(each, 1) for each in zip(*self.calls, strict=True))
+    def diagnostics(self, is_thought_BK: Tensor) -> list[dict[str, float | str] | None]:
+        """What became of each row's thoughts that had noise; nothing where none had. Asked of are the calls
+        with as many rows as these, which are the last."""
+        calls = [call for call in self.calls if len(call[0]) == len(is_thought_BK)]
+        if not calls:
+            return [None] * len(is_thought_BK)
+        clean_BKD, noisy_BKD, scale_BK1 = (torch.stack(each, 1) for each in zip(*calls, strict=True))
+        noisy_BK = is_thought_BK[:, -len(calls) :] & (scale_BK1[..., 0] > 0)
         return [
-            noise.diagnostics(self.kind, self.scale, clean_KD[real_K], noisy_KD[real_K])
-            for clean_KD, noisy_KD, real_K in zip(clean_BKD, noisy_BKD, is_thought_BK, strict=True)
+            noise.diagnostics(self.kind, self.scale, clean_KD[at], noisy_KD[at]) if at.any() else None
+            for clean_KD, noisy_KD, at in zip(clean_BKD, noisy_BKD, noisy_BK, strict=True)
         ]
 
 

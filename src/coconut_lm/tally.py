@@ -1,12 +1,12 @@
 """Verdicts counted: rates with their intervals, in groups, beside what shortcuts reach, over pairs."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from coconut_lm.data.example import Example
 from coconut_lm.data.survey import ROOMS, floors, readable
-from coconut_lm.statistics import wilson
+from coconut_lm.statistics import Pairs, mcnemar, paired_difference, wilson
 
 _SHORTCUT = {1.0: "right", 0.5: "undecided", 0.0: "wrong"}
 _ORDER: dict[str, Callable[[str], int]] = {"steps": int, "shortcut": [*_SHORTCUT.values()].index}
@@ -18,6 +18,15 @@ def rate(verdicts: Iterable[bool]) -> dict[str, Any]:
     right, n = counts[True], counts.total()
     low, high = wilson(right, n)
     return {"rate": right / n if n else None, "right": right, "n": n, "low": low, "high": high}
+
+
+def difference(a: Mapping[int, bool], b: Mapping[int, bool]) -> dict[str, Any]:
+    """B's rate less A's on the examples that both have verdicts on, its 95 % interval, and McNemar's p."""
+    shared = [key for key in a if key in b]
+    pairs = Pairs.of([a[key] for key in shared], [b[key] for key in shared])
+    low, high = paired_difference(pairs)
+    p = mcnemar(pairs.only_a, pairs.only_b)
+    return {"difference": pairs.difference, "low": low, "high": high, "p": p}
 
 
 def groups(verdicts: Sequence[bool], examples: Sequence[Example], task: str) -> dict[str, dict[str, Any]]:
