@@ -21,7 +21,7 @@ from coconut_lm.plots import plots
 
 EXAMPLES = 500  # to leaf through, of each run; all are in predictions.jsonl
 DECODED = 4  # questions a run whose thoughts are put into words
-TASKS = {"gsm8k": "GSM8K", "prosqa": "ProsQA", "prontoqa": "ProntoQA", "math": "MATH"}
+TASKS = {"gsm8k": "GSM8K", "prosqa": "ProsQA", "prontoqa": "ProntoQA", "math": "MATH", "mmlu": "MMLU"}
 SECTIONS = {
     "training": ("loss", "accuracy"),
     "answers": ("thoughts", "tokens", "lengths"),

@@ -14,7 +14,7 @@ from coconut_lm.schema import Lora, Schema
 Finding = tuple[tuple[str, ...], str]
 
 _THINKS = ("coconut", "no_curriculum", "pause_as_thought")
-_TASKS = {"prosqa": "prosqa", "prontoqa": "prontoqa", "math": "math", "gsm": "gsm8k"}
+_TASKS = {"prosqa": "prosqa", "prontoqa": "prontoqa", "math": "math", "gsm": "gsm8k", "mmlu": "mmlu"}
 _PLACES = (
     "save_path",
     "model_id",

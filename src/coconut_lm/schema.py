@@ -237,7 +237,7 @@ class Schema(Section):
     """Training examples: JSON, JSON lines, a folder, or a hub id."""
     val_path: Place | None = None
     """Validation examples, or test examples with only_eval."""
-    task: Literal["gsm8k", "prosqa", "prontoqa", "math", "plain"] | None = None
+    task: Literal["gsm8k", "prosqa", "prontoqa", "math", "mmlu", "plain"] | None = None
     """How answers are scored; null is told from the name of val_path, else from what it holds."""
     eval_batch_size: PositiveInt = 32
     """Questions answered at a time."""

@@ -171,7 +171,7 @@ def test_the_budget_holds_the_longest_gold_text() -> None:
 
 
 def test_an_unknown_task() -> None:
-    with pytest.raises(UserError, match="expected: *prosqa, prontoqa, math, gsm8k, plain"):
+    with pytest.raises(UserError, match="expected: *prosqa, prontoqa, math, gsm8k, mmlu, plain"):
         task_named("gsm")
     with pytest.raises(UserError, match="unknown scoring"):
         task_named("gsm8k", "lenient")

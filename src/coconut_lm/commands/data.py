@@ -217,6 +217,29 @@ def convert_math(
     _wrote(written, converted.skipped)
 
 
+@convert.command("mmlu", epilog="Example: coconut-lm data convert mmlu test.parquet --out mmlu_test.json")
+def convert_mmlu(
+    source: Annotated[str, typer.Argument(metavar="SRC", help="A file, a folder or a hub id.")],
+    out: Out,
+    name: Annotated[str, typer.Option(help="The part of a hub id that has several.")] = "all",
+    split: Annotated[str | None, typer.Option(help="Only this split.")] = None,
+    limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the first examples.")] = None,
+    skip_bad: SkipBad = False,
+    force: Force = False,
+) -> None:
+    """MMLU: records with question, choices and answer, to questions that end in lettered options."""
+    from coconut_lm.data import mmlu
+    from coconut_lm.files import refuse_overwrite
+    from coconut_lm.terminal import busy
+
+    refuse_overwrite(out, force)
+    with busy(f"converting {source}"):
+        parsed = mmlu.convert(
+            source, out, name=name, split=split, limit=limit, skip_bad=skip_bad, force=force
+        )
+    _wrote({out: len(parsed.examples)}, parsed.skipped)
+
+
 @app.command("get", epilog="Example: coconut-lm data get gsm8k --out data")
 def get(
     name: Annotated[Literal["gsm8k", "prosqa", "prontoqa", "math"], typer.Argument(help="The data set.")],
@@ -245,7 +268,7 @@ def get(
 def stats(
     file: File,
     task: Annotated[
-        Literal["prosqa", "prontoqa", "gsm8k", "math", "plain"] | None,
+        Literal["prosqa", "prontoqa", "gsm8k", "math", "mmlu", "plain"] | None,
         typer.Option(help="Whose figures; told from the examples if not given."),
     ] = None,
     split: Annotated[str | None, typer.Option(help="Which split of a folder or hub id.")] = None,

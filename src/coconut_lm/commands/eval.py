@@ -20,7 +20,7 @@ Scoring = Annotated[
     Literal["tolerant", "reference"] | None, typer.Option(help="reference: the published rules.")
 ]
 Task = Annotated[
-    Literal["gsm8k", "prosqa", "prontoqa", "math", "plain"] | None,
+    Literal["gsm8k", "prosqa", "prontoqa", "math", "mmlu", "plain"] | None,
     typer.Option(help="How answers are judged; what the run and the data say unless given."),
 ]
 BatchSize = Annotated[int | None, typer.Option(metavar="B", min=1, help="Questions at a time.")]

@@ -8,7 +8,7 @@ import operator
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -16,7 +16,7 @@ from coconut_lm.data import latex
 from coconut_lm.data.answers import WordedTask
 from coconut_lm.data.example import Example, Verdict, write_examples
 from coconut_lm.data.numbers import as_number, numbers, show
-from coconut_lm.data.records import BadRecord, Parsed, json_object, parse, sentences
+from coconut_lm.data.records import BadRecord, Parsed, json_object, parse, sentences, with_text
 from coconut_lm.errors import UserError
 from coconut_lm.files import read_text
 
@@ -58,7 +58,11 @@ def parse_original(
     """The original JSON lines; `steps` are their <<...>> annotations or the sentences of their rationale."""
     _check("empty_steps", empty_steps, EMPTY_STEPS)
     _check("steps", steps, STEPS)
-    return _parse(lines, lambda line: _original(line, STEPS[steps], empty_steps), skip_bad, source, ORIGINAL)
+
+    def read(line: str) -> list[Example]:
+        return example_of(json_object(line), steps=steps, empty_steps=empty_steps)
+
+    return _parse(lines, read, skip_bad, source, ORIGINAL)
 
 
 def convert(
@@ -108,20 +112,26 @@ def _icot(line: str, empty_steps: str) -> list[Example]:
     return _example(question, field.split(" ") if field else [], rest.split("##")[-1], empty_steps)
 
 
-def _original(line: str, read: Callable[[str], list[str]], empty_steps: str) -> list[Example]:
-    record = json_object(line, "question", "answer")
+def example_of(record: Any, *, steps: str = "annotations", empty_steps: str = "keep") -> list[Example]:
+    """One record of the original, or of GSM-Symbolic, whose ids stay: of a template and its instance."""
+    record = with_text(record, "question", "answer")
     rationale, mark, answer = record["answer"].rpartition("####")
     if not mark:
         raise BadRecord("no #### in the answer")
-    return _example(record["question"], read(rationale), answer, empty_steps)
+    extra = {key: record[key] for key in ("id", "instance", "original_id") if record.get(key) is not None}
+    if {"id", "instance"} <= extra.keys():  # a template's id alone is that of all its instances
+        extra["id"] = f"{extra['id']}-{extra['instance']}"
+    return _example(record["question"], STEPS[steps](rationale), answer, empty_steps, extra)
 
 
-def _example(question: str, steps: Sequence[str], answer: str, empty_steps: str) -> list[Example]:
+def _example(
+    question: str, steps: Sequence[str], answer: str, empty_steps: str, extra: Mapping[str, Any] | None = None
+) -> list[Example]:
     if not question.strip():
         raise BadRecord("no question")
     if not answer.strip():
         raise BadRecord("no answer after ####")
-    return [Example(question, kept, answer.strip()) for kept in _kept(steps, empty_steps)]
+    return [Example(question, kept, answer.strip(), extra or {}) for kept in _kept(steps, empty_steps)]
 
 
 def _kept(steps: Sequence[str], empty_steps: str) -> list[tuple[str, ...]]:

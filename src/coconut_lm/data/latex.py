@@ -67,7 +67,9 @@ def unbox(text: str) -> str:
     return text
 
 
-_MARK = re.compile(r"(?<!\\)#+|\banswer\s*(?:is|:|=)(?:\s*:)?", re.IGNORECASE)
+# Headings of steps ("### Step 3: ...", "### 2. Then ...") are not marks of an answer.
+_HEADING = r"(?![ \t]*\**(?:(?:step|part|case)\b|\d+[.)]\**[ \t]+[^\W\d].*\n\s*\S))"
+_MARK = re.compile(rf"(?<!\\)#+(?!#){_HEADING}|\banswer\s*(?:is|:|=)(?:\s*:)?", re.IGNORECASE)
 
 
 def marked(text: str) -> str | None:

@@ -80,10 +80,13 @@ def with_text(record: Any, *keys: str) -> dict[str, Any]:
 Rows = Iterator[tuple[str, Any]]
 
 
-def read_records(source: str | os.PathLike[str], revision: str | None = None) -> Rows:
+def read_records(
+    source: str | os.PathLike[str], revision: str | None = None, name: str | None = None
+) -> Rows:
     """Named records of a .json, .jsonl or .parquet file, a folder of them, or a data set on the hub.
 
-    Each has the `split` that it, its file or its folder names, if one does.
+    Each has the `split` that it, its file or its folder names, if one does. `name` is the part of a data set
+    on the hub that has several.
     """
     path = Path(source).expanduser()
     if path.is_dir():
@@ -96,7 +99,7 @@ def read_records(source: str | os.PathLike[str], revision: str | None = None) ->
             expected=f"a file ({', '.join(_READERS)}), a folder of them, or a hub id (owner/name)",
         )
     else:
-        rows = _hub(str(source), revision)
+        rows = _hub(str(source), revision, name)
     return rows
 
 
@@ -154,14 +157,15 @@ _READERS: Mapping[str, Callable[[Path], Rows]] = {
 }
 
 
-def _hub(name: str, revision: str | None) -> Rows:
+def _hub(source: str, revision: str | None, name: str | None) -> Rows:
     import datasets
 
     try:
-        found = datasets.load_dataset(name, revision=revision)
+        which = (source,) if name is None else (source, name)
+        found = datasets.load_dataset(*which, revision=revision)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise UserError(
-            f"{name} is no file here, and cannot be read from the hub",
+            f"{source} is no file here, and cannot be read from the hub",
             given=f"{type(error).__name__}: {error}",
             do="check the spelling and the connection, or fetch its files and give those",
         ) from None

@@ -6,13 +6,19 @@ from collections.abc import Callable, Iterable, Sequence
 from types import ModuleType
 from typing import Any
 
-from coconut_lm.data import gsm8k, math, prontoqa, prosqa
+from coconut_lm.data import gsm8k, math, mmlu, prontoqa, prosqa
 from coconut_lm.data.example import Example
 from coconut_lm.data.numbers import as_number
 from coconut_lm.errors import UserError
 from coconut_lm.statistics import wilson
 
-ROOMS: dict[str, ModuleType] = {"prosqa": prosqa, "prontoqa": prontoqa, "math": math, "gsm8k": gsm8k}
+ROOMS: dict[str, ModuleType] = {
+    "prosqa": prosqa,
+    "prontoqa": prontoqa,
+    "math": math,
+    "gsm8k": gsm8k,
+    "mmlu": mmlu,
+}
 PLAIN = "plain"
 SAMPLE = 200  # examples that tell the task
 
@@ -24,6 +30,10 @@ def _is_math(example: Example) -> bool:
     return any(_LATEX.search(text) for text in (example.question, *example.steps, example.answer))
 
 
+def _is_mmlu(example: Example) -> bool:
+    return example.answer.strip() in mmlu.options(example.question)
+
+
 def _is_gsm8k(example: Example) -> bool:
     return any("<<" in step for step in example.steps) or as_number(example.answer) is not None
 
@@ -32,6 +42,7 @@ def _is_gsm8k(example: Example) -> bool:
 SIGNS: dict[str, Callable[[Example], bool]] = {
     "prosqa": lambda example: bool(_OPTIONS.search(example.question)),
     "prontoqa": lambda example: "True or false: " in example.question,
+    "mmlu": _is_mmlu,
     "math": _is_math,
     "gsm8k": _is_gsm8k,
 }
