@@ -36,7 +36,7 @@ class Questions:
 
 @dataclass(frozen=True)
 class Trial:
-    """One way of asking. `generate` gives the replies of all branches of each prompt; `tags` go into its rows.
+    """One way of asking: `generate` gives the replies of all branches of a prompt, `tags` go into its rows.
 
     With `prompts` and `thoughts` of its own it asks otherwise; with `judged` other examples are the gold."""
 
