@@ -19,6 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from coconut_lm.files import atomic_write
+from coconut_lm.history import dig, number
 from coconut_lm.summary import Table
 
 # Okabe and Ito's colours, which the colour-blind tell apart; the page has lighter ones for the dark.
@@ -154,9 +155,9 @@ class Span:
     end: float
 
 
-def canvas(across: str, up: str) -> tuple[Figure, Axes]:
+def canvas(across: str, up: str, height: float = HEIGHT) -> tuple[Figure, Axes]:
     with _style():
-        figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
         axes = figure.add_subplot()
         axes.set_xlabel(across)
         axes.set_ylabel(up)
@@ -165,7 +166,7 @@ def canvas(across: str, up: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def finish(figure: Figure, axes: Axes, stages: Sequence[Span] = ()) -> None:
+def finish(figure: Figure, axes: Axes, stages: Sequence[Span] = (), longest: int = 30) -> None:
     """What needs to know where the lines ended up: stages behind them, and who is who above."""
     low, high = axes.get_xlim()
     shown = [Span(each.stage, max(each.start, low), min(each.end, high)) for each in stages]
@@ -173,10 +174,18 @@ def finish(figure: Figure, axes: Axes, stages: Sequence[Span] = ()) -> None:
     axes.set_xlim(low, high)
     handles, labels = axes.get_legend_handles_labels()
     if len(handles) > 1:
-        short = [label if len(label) <= 30 else f"{label[:14]}…{label[-14:]}" for label in labels]
+        short = [shortened(label, longest) for label in labels]
         columns = max(1, min(len(short), 56 // (max(map(len, short)) + 5)))
+        rows = -(-len(short) // columns)
+        figure.set_figheight(figure.get_figheight() + 0.2 * max(0, rows - 2))  # not at the lines' expense
         with _style():
             figure.legend(handles, short, loc="outside upper left", ncols=columns)
+
+
+def shortened(label: str, longest: int) -> str:
+    """Its beginning and its end, which tell most names apart."""
+    half = longest // 2 - 1
+    return label if len(label) <= longest else f"{label[:half]}…{label[-half:]}"
 
 
 def _shade(axes: Axes, stages: Sequence[Span], whole: float) -> None:
@@ -226,6 +235,43 @@ def curve(axes: Axes, line: Line) -> None:
         axes.fill_between(line.xs, *line.interval, color=line.colour, alpha=0.14, linewidth=0)
 
 
+def arms(line: Line) -> Any:
+    """How far the interval reaches down and up, in percent."""
+    known = [[100 * (y - low), 100 * (high - y)] for _, y, low, high in line.points] if line.interval else []
+    return list(zip(*known, strict=True)) or None
+
+
+def levels(axes: Axes, known: Sequence[tuple[str, float, Any]]) -> None:
+    """Lines across, in percent and a style each, with their names at the right ends, one above another."""
+    low, high = axes.get_ylim()
+    values = [value for _, value, _ in known]
+    margin = 0.04 * (max([high, *values]) - min([low, *values]))
+    axes.set_ylim(
+        min([low, *(each - margin for each in values)]), max([high, *(each + margin for each in values)])
+    )
+    low, high = axes.get_ylim()
+    place, near = low - high, 0.075 * (high - low)
+    for name, value, dash in sorted(known, key=lambda each: each[1]):
+        axes.axhline(value, color=MUTED, linewidth=1, linestyle=dash, zorder=1.5)
+        place = max(value, place + near)
+        at: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+        look: dict[str, Any] = {"ha": "left", "va": "center", "fontsize": 8.5, "color": MUTED}
+        axes.annotate(name, (1.0, place), (4, 0), annotation_clip=False, **look, **at)
+
+
+def logarithmic_across(axes: Axes, places: Sequence[float]) -> None:
+    """A logarithmic axis below, its ticks at round numbers that have room."""
+    low, high = min(places) / 1.25, max(places) * 1.25
+    axes.set_xscale("log")
+    axes.set_xlim(low, high)
+    round_ones = [float(f"{digit}e{power}") for power in range(-9, 9) for digit in (1, 2, 5)]
+    within = [each for each in round_ones if low <= each <= high]
+    if len(within) > 8:
+        within = [each for each in within if f"{each:e}".startswith("1")]
+    axes.set_xticks(within, [f"{each:g}" for each in within])
+    axes.minorticks_off()
+
+
 def values_of(lines: Iterable[Line], across: str, show: Callable[[float], str]) -> Table:
     """What was drawn, a row for each place."""
     lines = list(lines)
@@ -242,6 +288,14 @@ def courses(lines: Iterable[Line], show: Callable[[float], str]) -> str:
         "; ".join(f"{name}: {y} at {x:g}, {last_y} at {last_x:g}" for name, x, y, last_x, last_y in ends)
         + "."
     )
+
+
+def measured(name: str, place: int, rates: Iterable[tuple[float | None, Any]]) -> list[Line]:
+    """A line of these rates by their places, with their intervals; none where nothing is known."""
+    rows = [[x, *(number(dig(rate, key)) for key in ("rate", "low", "high"))] for x, rate in rates]
+    whole = [[each for each in row if each is not None] for row in rows if None not in row]
+    whole.sort(key=lambda each: each[0])
+    return [Line(name, place, whole)] if whole else []
 
 
 def rates(axes: Axes) -> None:

@@ -4,7 +4,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +16,8 @@ from coconut_lm.files import read_text
 from coconut_lm.runfolder import EVALUATION, PREDICTIONS, RunFolder, lines
 
 THOUGHTS = "thoughts.json"
+STUDIES = ("battery", "robustness", "branches")
+"""Each is a folder of a run, one study a folder in it, which its KIND.json finishes."""
 T = TypeVar("T")
 
 
@@ -38,6 +40,23 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Study:
+    """What one look at a checkpoint came to, by its KIND.json."""
+
+    kind: str
+    name: str
+    figures: Mapping[str, Any]
+
+    def get(self, *path: str) -> Any:
+        """A figure by its place, or None."""
+        return dig(self.figures, *path)
+
+    def all(self, *path: str) -> list[Mapping[str, Any]]:
+        """The entries of a list, as `mappings` reads it."""
+        return mappings(self.get(*path))
+
+
+@dataclass(frozen=True)
 class History:
     """One run as its folder tells it; `missing` says in words what is not there or damaged."""
 
@@ -54,6 +73,7 @@ class History:
     """The chief's."""
     thoughts: Sequence[Mapping[str, Any]] = ()
     """Put into words; the chief's, or else any."""
+    studies: Sequence[Study] = ()
     missing: Sequence[str] = ()
 
     @property
@@ -62,12 +82,14 @@ class History:
         told = [self.config.get("method")]
         told += [flag for flag in METHOD_FLAGS if self.config.get(flag) is True]
         told += [each.get("method") for each in self.evaluations]
+        told += [each.get("method") for each in self.studies]
         return next((str(each) for each in told if each), "unknown")
 
     @property
     def task(self) -> str | None:
         """What it was measured on; None where nothing says."""
         told = [each.get("task") for each in self.evaluations] + [self.config.get("task")]
+        told += [each.get("task") for each in self.studies]
         return next((str(each) for each in told if each), None)
 
 
@@ -82,6 +104,11 @@ def dig(values: Any, *path: str) -> Any:
     for key in path:
         values = values.get(key) if isinstance(values, Mapping) else None
     return values
+
+
+def mappings(values: Any) -> list[Mapping[str, Any]]:
+    """The mappings of a list; nothing where there is no list."""
+    return [each for each in values if isinstance(each, Mapping)] if isinstance(values, list) else []
 
 
 def read(places: Sequence[str | os.PathLike[str]]) -> list[History]:
@@ -104,15 +131,21 @@ def _names(paths: Sequence[Path]) -> list[str]:
 
 
 def _history(path: Path, name: str) -> History:
-    if not RunFolder.is_one(path) and not (path / EVALUATION).is_file():
-        given = "it does not exist" if not path.exists() else "it has neither"
+    if not (RunFolder.is_one(path) or (path / EVALUATION).is_file() or any(_kinds(path))):
+        given = "it does not exist" if not path.exists() else "it has none of them"
+        files = " or ".join(f"{kind}.json" for kind in STUDIES)
         raise UserError(
             f"{path} is no run folder",
             given=given,
-            expected=f"a folder with config.yaml, or an evaluation's with {EVALUATION}",
-            do="give the folder that a run or an evaluation wrote: save_path/name",
+            expected=f"a folder with config.yaml, an evaluation's with {EVALUATION}, or a study's: {files}",
+            do="give the folder that a run, an evaluation or a study wrote: save_path/name",
         )
     return _Reader(path).history(name)
+
+
+def _kinds(path: Path) -> Iterator[str]:
+    """What this is a study's folder of."""
+    return (kind for kind in STUDIES if (path / f"{kind}.json").is_file())
 
 
 class _Reader:
@@ -124,7 +157,7 @@ class _Reader:
     def history(self, name: str) -> History:
         folder = self.folder
         if not RunFolder.is_one(folder.path):
-            return self._with_evaluations(History(name, folder.path), [folder.path])
+            return self._alone(History(name, folder.path))
         config = self._mapping(lambda: yamlfile.read(folder.config))
         environment = self._mapping(lambda: self._json(folder.environment))
         rows = self._rows(folder.metrics)
@@ -134,8 +167,32 @@ class _Reader:
         elif not config.get("only_eval") and not epochs:
             self.missing.append("no epoch was finished")
         places = sorted(path for path in folder.evaluations.glob("*") if path.is_dir())
-        whole = History(name, folder.path, config, environment, steps, epochs)
+        studies = list(self._studies())
+        whole = History(name, folder.path, config, environment, steps, epochs, studies=studies)
         return self._with_evaluations(whole, places)
+
+    def _alone(self, history: History) -> History:
+        """Of an evaluation, or of a study, around which there is no run."""
+        place = history.path
+        if (place / EVALUATION).is_file():
+            return self._with_evaluations(history, [place])
+        studies = [each for kind in _kinds(place) for each in self._study(kind, place)]
+        return replace(history, studies=studies, missing=self.missing)
+
+    def _studies(self) -> Iterator[Study]:
+        """The finished ones in the run's folder."""
+        for kind in STUDIES:
+            for place in sorted(path for path in (self.folder.path / kind).glob("*") if path.is_dir()):
+                yield from self._study(kind, place)
+
+    def _study(self, kind: str, place: Path) -> Iterator[Study]:
+        path = place / f"{kind}.json"
+        if not path.is_file():
+            self.missing.append(f"{kind} {place.name} is unfinished")
+        elif figures := self._mapping(lambda: self._json(path)):
+            yield Study(kind, place.name, figures)
+        else:
+            self.missing.append(f"{kind} {place.name} holds no figures")
 
     def _with_evaluations(self, history: History, places: Sequence[Path]) -> History:
         unfinished = [place.name for place in places if not (place / EVALUATION).is_file()]
@@ -159,15 +216,19 @@ class _Reader:
 
     def _json(self, path: Path) -> Any:
         """What the file holds; nothing where there is none. NaN, which is not JSON, is nothing too."""
-        return json.loads(read_text(path), parse_constant=lambda _: None) if path.is_file() else None
+        if not path.is_file():
+            return None
+        try:
+            return json.loads(read_text(path), parse_constant=lambda _: None)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path} is damaged: not JSON at line {error.lineno}") from None
 
     def _mapping(self, read: Callable[[], Any]) -> Mapping[str, Any]:
         found = self._try(read, None)
         return found if isinstance(found, Mapping) else {}
 
     def _listed(self, path: Path) -> list[Mapping[str, Any]]:
-        found: Any = self._try(lambda: self._json(path), None)
-        return [each for each in found if isinstance(each, Mapping)] if isinstance(found, list) else []
+        return mappings(self._try(lambda: self._json(path), None))
 
     def _rows(self, path: Path) -> list[dict[str, Any]]:
         if not path.is_file():
@@ -177,8 +238,6 @@ class _Reader:
     def _try(self, read: Callable[[], T], otherwise: T) -> T:
         try:
             return read()
-        except json.JSONDecodeError as error:
-            self.missing.append(f"a file is damaged: not JSON at line {error.lineno}")
         except UserError as error:
             self.missing.append("; ".join(line.strip() for line in str(error).splitlines()))
         return otherwise

@@ -1,6 +1,5 @@
 """What runs look like: every plot that their figures suffice for."""
 
-from collections.abc import Iterable
 from statistics import fmean
 from typing import Any
 
@@ -13,21 +12,24 @@ from coconut_lm.drawing import (
     PAPER,
     Line,
     Plot,
+    arms,
     canvas,
     courses,
     finish,
+    measured,
     rates,
     values_of,
     whole_numbers,
 )
-from coconut_lm.history import Evaluation, History, dig, number
+from coconut_lm.history import Evaluation, History, number
 from coconut_lm.paper import FIGURES, NAMES
+from coconut_lm.studyplots import study_plots
 from coconut_lm.summary import Table, outcome, percent
 
 
 def plots(runs: Runs) -> list[Plot]:
     makers = (loss, accuracy, lengths, thoughts, tokens, *MONITORS, gradients, window)
-    return [plot for make in makers if (plot := make(runs))]
+    return [plot for make in makers if (plot := make(runs))] + study_plots(runs)
 
 
 def lengths(runs: Runs) -> Plot | None:
@@ -36,7 +38,7 @@ def lengths(runs: Runs) -> Plot | None:
     for place, run in enumerate(runs):
         found = run.chief.get("groups", "steps") if run.chief else None
         rates = [(int(key), rate) for key, rate in (found or {}).items() if str(key).isdigit()]
-        lines += _measured(run.name, place, sorted(rates, key=lambda each: each[0]))
+        lines += measured(run.name, place, rates)
     if len({x for line in lines for x in line.xs}) < 2:  # nothing to tell apart
         return None
     return _dots(
@@ -57,7 +59,7 @@ def thoughts(runs: Runs) -> Plot | None:
             if isinstance(count, int) and chief and _of_what(each) == _of_what(chief):
                 found[count] = each
         if len(found) > 1:
-            lines += _measured(run.name, place, [(n, found[n].get("accuracy")) for n in sorted(found)])
+            lines += measured(run.name, place, [(n, found[n].get("accuracy")) for n in sorted(found)])
     return _dots(
         "thoughts",
         "Accuracy by number of thoughts",
@@ -73,18 +75,6 @@ def _of_what(each: Evaluation) -> tuple[Any, ...]:
     return weights or each.get("checkpoint"), data or each.get("data"), each.get("n"), each.get("scoring")
 
 
-def _measured(name: str, place: int, rates: Iterable[tuple[int, Any]]) -> list[Line]:
-    rows = [[number(x), *(number(dig(rate, key)) for key in ("rate", "low", "high"))] for x, rate in rates]
-    whole = [[each for each in row if each is not None] for row in rows if None not in row]
-    return [Line(name, place, whole)] if whole else []
-
-
-def _arms(line: Line) -> Any:
-    """How far the interval reaches down and up, in percent."""
-    known = [[100 * (y - low), 100 * (high - y)] for _, y, low, high in line.points] if line.interval else []
-    return list(zip(*known, strict=True)) or None
-
-
 def _dots(name: str, title: str, lines: list[Line], across: str, shows: str) -> Plot | None:
     """Rates with their intervals at whole numbers; runs stand side by side."""
     if not lines:
@@ -94,7 +84,7 @@ def _dots(name: str, title: str, lines: list[Line], across: str, shows: str) -> 
         aside = 0.09 * (place - (len(lines) - 1) / 2)
         look: dict[str, Any] = {"color": line.colour, "marker": line.mark, "label": line.name}
         xs, ys = [x + aside for x in line.xs], line.scaled(100).ys
-        axes.errorbar(xs, ys, yerr=_arms(line), linewidth=1, elinewidth=1.6, **look)
+        axes.errorbar(xs, ys, yerr=arms(line), linewidth=1, elinewidth=1.6, **look)
     whole_numbers(axes, lines)
     rates(axes)
     finish(figure, axes)
@@ -117,7 +107,7 @@ def tokens(runs: Runs) -> Plot | None:
         axes.plot(each.tokens, each.accuracy, marker="o", **look)
     for line in ours:
         look = {"color": line.colour, "marker": line.mark, "markersize": 8, "linestyle": "none"}
-        axes.errorbar(line.xs, line.scaled(100).ys, yerr=_arms(line), label=line.name, elinewidth=1.6, **look)
+        axes.errorbar(line.xs, line.scaled(100).ys, yerr=arms(line), label=line.name, elinewidth=1.6, **look)
     _room_for_names(axes)
     axes.margins(y=0.12)
     rates(axes)

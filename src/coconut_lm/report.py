@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from coconut_lm import paper, summary
+from coconut_lm import paper, studytables, summary
 from coconut_lm.data.example import read_examples
 from coconut_lm.drawing import SERIES, Plot
 from coconut_lm.errors import UserError
 from coconut_lm.files import atomic_write, refuse_overwrite
-from coconut_lm.history import Evaluation, History, number, read
+from coconut_lm.history import STUDIES, Evaluation, History, number, read
 from coconut_lm.plots import plots
 
 EXAMPLES = 500  # to leaf through, of each run; all are in predictions.jsonl
@@ -25,7 +25,22 @@ TASKS = {"gsm8k": "GSM8K", "prosqa": "ProsQA", "prontoqa": "ProntoQA", "math": "
 SECTIONS = {
     "training": ("loss", "accuracy"),
     "answers": ("thoughts", "tokens", "lengths"),
+    "battery": ("battery",),
+    "robustness": ("noise_beside", "noise", "noise_log", "noise_fits", "noise_map"),
+    "branches": ("branches", "risk_coverage"),
     "inside": ("norm_ratio", "cosine", "effective_rank", "gradients", "window"),
+}
+
+
+STUDY_TITLES = {"battery": "Is the latent used?", "robustness": "Noise", "branches": "Branches"}
+STUDY_TABLES = {
+    "battery": {"Interventions": studytables.battery, "The other entity asked about": studytables.swaps},
+    "robustness": {"Accuracy by noise": studytables.robustness, "Fits": studytables.fits},
+    "branches": {
+        "Votes": studytables.votes,
+        "Agreement": studytables.agreement,
+        "Answers where branches agree": studytables.selection,
+    },
 }
 
 
@@ -74,7 +89,6 @@ def render(runs: Sequence[History], drawn: Sequence[Plot], title: str) -> str:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    by_name = {plot.name: plot for plot in drawn}
     differing, whole = summary.configurations(runs)
     floors, sides = summary.floors(runs)
     return environment.get_template("report.html.j2").render(
@@ -83,9 +97,9 @@ def render(runs: Sequence[History], drawn: Sequence[Plot], title: str) -> str:
         version=__version__,
         runs=[_card(run, place) for place, run in enumerate(runs)],
         colours={run.name: place % len(SERIES) for place, run in enumerate(runs)},
-        plots={
-            name: [by_name[each] for each in members if each in by_name] for name, members in SECTIONS.items()
-        },
+        plots={name: _of_section(members, drawn) for name, members in SECTIONS.items()},
+        studies=_studies(runs),
+        study_titles=STUDY_TITLES,
         results=summary.results(runs),
         paired=summary.paired(runs),
         beside_paper={TASKS[task]: table for task, table in summary.beside_paper(runs).items()},
@@ -102,6 +116,25 @@ def render(runs: Sequence[History], drawn: Sequence[Plot], title: str) -> str:
         examples=within_script(examples(runs)),
         limit=EXAMPLES,
     )
+
+
+def _of_section(members: Sequence[str], drawn: Sequence[Plot]) -> list[Plot]:
+    """In the order of the members; a study beside others has a number behind its plots' names."""
+    return [plot for each in members for plot in drawn if re.sub(r"-\d+$", "", plot.name) == each]
+
+
+def _studies(runs: Sequence[History]) -> dict[str, dict[str, Any]]:
+    """By kind, what was looked at, and its tables by their headings; nothing of a kind that is not there."""
+    found = {kind: studytables.named(runs, kind) for kind in STUDIES}
+    return {
+        kind: {
+            "about": [(studytables.about(it), it.study.get("command")) for it in them],
+            "verdicts": studytables.verdicts(them),
+            "tables": {title: table for title, make in STUDY_TABLES[kind].items() if (table := make(them))},
+        }
+        for kind, them in found.items()
+        if them
+    }
 
 
 def _subtitle(runs: Sequence[History]) -> str:
@@ -226,7 +259,19 @@ def markdown(runs: Sequence[History], drawn: Sequence[Plot], title: str) -> str:
     for heading, table in parts.items():
         text += (f"\n## {heading}\n" if heading else "") + f"\n{table.markdown()}" if table else ""
         text += "".join(f"\n- {line}" for line in sides) + "\n" if table is floors and sides else ""
+    text += _studies_markdown(runs)
     gone = [f"- {run.name}: {what}\n" for run in runs for what in run.missing]
     text += "\n## Missing\n\n" + "".join(gone) if gone else ""
     shown = [f"\n![{plot.title}]({plot.name}.png)\n\n{plot.shows}\n" for plot in drawn]
     return text + ("\n## Plots\n" + "".join(shown) if shown else "")
+
+
+def _studies_markdown(runs: Sequence[History]) -> str:
+    text = ""
+    for kind, found in _studies(runs).items():
+        text += f"\n## {STUDY_TITLES[kind]}\n\n" + "".join(f"- {about}\n" for about, _ in found["about"])
+        for name, used, reasons in found["verdicts"]:
+            text += f"\n**{name + ': ' if name else ''}{used}** {' '.join(reasons)}\n"
+        for heading, table in found["tables"].items():
+            text += f"\n### {heading}\n\n{table.markdown()}"
+    return text

@@ -99,12 +99,22 @@ def outcome(run: History) -> Outcome | None:
         return Outcome(run.name, run.method, chief.name, rate, tokens, chief.get("thoughts"))
     measured = [row for row in run.epochs if number(row.get("val_accuracy")) is not None]
     if not measured:
-        return None
+        return _clean(run)
     last = measured[-1]
     rate = {"rate": last["val_accuracy"], "n": last.get("val_n")}
     rate |= {"low": last.get("val_low"), "high": last.get("val_high")}
     where = f"validation after epoch {last['epoch'] + 1}"
     return Outcome(run.name, run.method, where, rate, number(last.get("val_tokens")))
+
+
+def _clean(run: History) -> Outcome | None:
+    """By a study's clean answers."""
+    for study in run.studies:
+        for rate in (study.get("baselines", "clean"), study.get("clean")):
+            if number(dig(rate, "rate")) is not None:
+                where = f"{study.name} ({study.kind})"
+                return Outcome(run.name, run.method, where, rate, None, study.get("thoughts"))
+    return None
 
 
 def results(runs: Sequence[History]) -> Table:

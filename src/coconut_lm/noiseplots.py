@@ -1,0 +1,289 @@
+"""Plots of noise on thoughts.
+
+A signal-to-noise ratio is drawn at its inverse, noise over thought, so that more noise is to the right.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+
+from coconut_lm.drawing import (
+    DASHES,
+    GRID,
+    INK,
+    MUTED,
+    SERIES,
+    Line,
+    Plot,
+    arms,
+    canvas,
+    courses,
+    finish,
+    levels,
+    logarithmic_across,
+    measured,
+    rates,
+    values_of,
+)
+from coconut_lm.fits import FAMILIES, Fit
+from coconut_lm.history import dig, mappings, number
+from coconut_lm.studytables import Named, best_first, parameters
+from coconut_lm.summary import Table, percent, words
+
+MOST = 4  # studies that have plots of their own; all are in the tables
+ACROSS = "scale"
+INVERSE = "snr"
+BANDED = 3  # lines whose intervals are told apart as bands; those of more are arms
+
+
+def noise_plots(found: Sequence[Named]) -> list[Plot]:
+    """Of each of the first studies, and of them together."""
+    kinds = list(dict.fromkeys(_kind(curve) for it in found for curve in it.study.all("curves")))
+    plots = [_beside(found, kinds)]
+    for place, it in enumerate(found[:MOST]):
+        lines = _lines(it, kinds)
+        plots += [
+            _noise(it, place, lines),
+            _noise_log(it, place, lines),
+            _fits(it, place),
+            _map(it, place, lines),
+        ]
+    return [plot for plot in plots if plot]
+
+
+def own(name: str, title: str, it: Named, place: int) -> tuple[str, str]:
+    """Name and title of a study's own plot."""
+    return name if place == 0 else f"{name}-{place + 1}", f"{title} ({it.name})" if it.name else title
+
+
+def _kind(curve: Mapping[str, Any]) -> str:
+    return str(curve.get("noise"))
+
+
+def _lines(it: Named, kinds: Sequence[str]) -> list[Line]:
+    """Accuracy by scale, a line for each kind of noise; its number is its place among the kinds."""
+    lines = []
+    for curve in it.study.all("curves"):
+        place, kind = kinds.index(_kind(curve)), _kind(curve)
+        points = [(_noise_of(kind, point), point.get("accuracy")) for point in mappings(curve.get("points"))]
+        label = f"{words(kind)} (at 1/scale)" if kind == INVERSE else words(kind)
+        lines += measured(label, place, points)
+    return lines
+
+
+def _noise_of(kind: str, point: Mapping[str, Any]) -> float | None:
+    scale = number(point.get("scale"))
+    return 1 / scale if kind == INVERSE and scale else scale
+
+
+def _noise(it: Named, place: int, lines: list[Line]) -> Plot | None:
+    shows = "Accuracy with noise on the thoughts, with 95 % intervals. " + _told_levels(it)
+    return _curves(own("noise", "Accuracy by noise", it, place), lines, shows, baselines(it), False)
+
+
+def _noise_log(it: Named, place: int, lines: list[Line]) -> Plot | None:
+    positive = [Line(each.name, each.number, [p for p in each.points if p[0] > 0]) for each in lines]
+    some = [each for each in positive if each.points]
+    shows = "The same by the logarithm of the scale. " + _told_levels(it)
+    return _curves(
+        own("noise_log", "Accuracy by noise, logarithmic", it, place), some, shows, baselines(it), True
+    )
+
+
+Levels = Sequence[tuple[str, float, Any]]
+
+
+def _curves(named: tuple[str, str], lines: list[Line], shows: str, across: Levels, log: bool) -> Plot | None:
+    if not lines:
+        return None
+    figure, axes = canvas(ACROSS, "accuracy, %")
+    for line in lines:
+        _draw(axes, line, banded=len(lines) <= BANDED)
+    if log:
+        logarithmic_across(axes, [x for line in lines for x in line.xs])
+    levels(axes, across)
+    rates(axes)
+    finish(figure, axes)
+    told = courses(lines, percent)
+    return Plot(*named, shows, figure, values_of(lines, ACROSS, percent), told)
+
+
+def _draw(axes: Axes, line: Line, banded: bool) -> None:
+    shown = line.scaled(100)
+    dash: Any = DASHES[line.number // len(SERIES) % len(DASHES)]
+    look: dict[str, Any] = {"color": line.colour, "marker": line.mark, "markersize": 4, "label": line.name}
+    if banded or not line.interval:
+        axes.plot(shown.xs, shown.ys, linestyle=dash, **look)
+    else:
+        axes.errorbar(shown.xs, shown.ys, yerr=arms(line), linestyle=dash, elinewidth=0.8, **look)
+    if banded and shown.interval:
+        axes.fill_between(shown.xs, *shown.interval, color=line.colour, alpha=0.14, linewidth=0)
+
+
+def baselines(it: Named) -> list[tuple[str, float, Any]]:
+    """What noise is measured by: dashed with clean thoughts and without, dotted the best shortcut."""
+    dashed, dotted = (0, (5, 3)), (0, (1, 2))
+    rates: list[tuple[str, Any, Any]] = [("clean", it.study.get("baselines", "clean", "rate"), dashed)]
+    rates.append(("no thoughts", it.study.get("baselines", "without thoughts", "rate"), dashed))
+    floors = it.study.get("floors")
+    known = [number(dig(rate, "rate")) for rate in floors.values()] if isinstance(floors, Mapping) else []
+    rates.append(("shortcut", max((each for each in known if each is not None), default=None), dotted))
+    return [(name, 100 * value, dash) for name, rate, dash in rates if (value := number(rate)) is not None]
+
+
+def _told_levels(it: Named) -> str:
+    names = [name for name, *_ in baselines(it)]
+    told = {
+        "clean": "with clean thoughts",
+        "no thoughts": "without any",
+        "shortcut": "by the best shortcut (dotted)",
+    }
+    return f"Lines across: accuracy {', '.join(told[name] for name in names)}." if names else ""
+
+
+# -- several studies --
+
+
+def _beside(found: Sequence[Named], kinds: Sequence[str]) -> Plot | None:
+    """One kind of noise in all of the studies: the one that most have, or of these the first."""
+    each = [(it, {line.number: line for line in _lines(it, kinds)}) for it in found[: len(SERIES)]]
+    has = {place: sum(place in lines for _, lines in each) for place in range(len(kinds))}
+    if len(found) < 2 or max(has.values(), default=0) < 2:
+        return None
+    kind = max(has, key=lambda place: has[place])
+    lines = [Line(it.name, it.number, lines[kind].points) for it, lines in each if kind in lines]
+    named = "noise_beside", f"Accuracy by noise, {words(kinds[kind])}"
+    shows = "One kind of noise in several studies, with 95 % intervals."
+    return _curves(named, lines, shows, [], all(_far_apart(line.xs) for line in lines))
+
+
+# -- fits --
+
+
+def _fits(it: Named, place: int) -> Plot | None:
+    """The curve that falls farthest, with its best fits. x is the scale as it was given."""
+    curves = [(line, curve) for curve in it.study.all("curves") for line in _as_given(curve)]
+    known = [(line, curve, found) for line, curve in curves if (found := _best(curve))]
+    if not known:
+        return None
+    line, curve, best = max(known, key=lambda each: max(each[0].ys) - min(each[0].ys))
+    across = "scale, thought over noise: more noise to the right" if _kind(curve) == INVERSE else ACROSS
+    figure, axes = canvas(across, "accuracy, %")
+    data: dict[str, Any] = {"color": INK, "marker": "o", "linestyle": "none", "zorder": 3}
+    axes.errorbar(line.xs, line.scaled(100).ys, yerr=arms(line), **data)
+    _draw_fits(axes, line, best)
+    if _kind(curve) == INVERSE:
+        axes.invert_xaxis()
+    rates(axes)
+    _under_half(axes, curve)
+    finish(figure, axes)
+    kind = words(_kind(curve))
+    shows = f"Accuracy by the scale of {kind} noise, with its best fits. Upright: the first scale under 50 %."
+    rows = [[words(each.name), each.formula, parameters(vars(each)), f"{each.r2:.3f}"] for each in best]
+    table = Table(["fit", "accuracy at x", "parameters", "R²"], rows)
+    named = own("noise_fits", f"Fits to {kind}", it, place)
+    return Plot(*named, shows, figure, table, courses([line], percent))
+
+
+def _draw_fits(axes: Axes, line: Line, best: Sequence[Fit]) -> None:
+    xs, log = _places(line)
+    for place, fit in enumerate(best):
+        dash: Any = DASHES[place]
+        look: dict[str, Any] = {"color": SERIES[place], "label": f"{words(fit.name)}, R² {fit.r2:.2f}"}
+        axes.plot(xs, [100 * fit.at(x) for x in xs], linestyle=dash, **look)
+    if log:
+        logarithmic_across(axes, line.xs)
+
+
+def _as_given(curve: Mapping[str, Any]) -> list[Line]:
+    points = mappings(curve.get("points"))
+    return measured(_kind(curve), 0, [(number(each.get("scale")), each.get("accuracy")) for each in points])
+
+
+def _best(curve: Mapping[str, Any]) -> list[Fit]:
+    """Up to three of which all is known."""
+    found = []
+    for each in best_first(curve):
+        name, values = str(each.get("name")), each.get("parameters")
+        names = FAMILIES[name].names if name in FAMILIES else ()
+        known = {key: value for key in names if (value := number(dig(values, key))) is not None}
+        if names and len(known) == len(names):
+            found.append(Fit(name, FAMILIES[name].formula, known, each["r2"]))
+    return found[:3]
+
+
+def _places(line: Line) -> tuple[list[float], bool]:
+    """Where a fit is drawn, and whether that is on a logarithmic axis."""
+    low, high, count = min(line.xs), max(line.xs), 120
+    if _far_apart(line.xs):
+        return [low * (high / low) ** (step / count) for step in range(count + 1)], True
+    return [low + (high - low) * step / count for step in range(count + 1)], False
+
+
+def _far_apart(xs: Sequence[float]) -> bool:
+    """Too far for a linear axis, and none at zero."""
+    return 0 < 20 * min(xs) <= max(xs)
+
+
+def _under_half(axes: Axes, curve: Mapping[str, Any]) -> None:
+    first = number(curve.get("first_below_half"))
+    if first is not None:
+        axes.axvline(first, color=MUTED, linewidth=1, linestyle=(0, (5, 3)), zorder=1)
+        near: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
+        axes.annotate(
+            f"under 50 % at {first:g}", (first, 1.0), (0, 3), ha="center", fontsize=8.5, color=MUTED, **near
+        )
+
+
+# -- kind by scale --
+
+
+def _map(it: Named, place: int, lines: list[Line]) -> Plot | None:
+    """Numbers on fields that are fuller the higher; no number is below which the ink cannot be read."""
+    cells = {(line.name, _short(x)): y for line in lines for x, y, *_ in line.points}
+    scales = sorted({_short(x) for line in lines for x in line.xs}, key=float)
+    if not lines or len(cells) < 2:
+        return None
+    figure, axes = canvas(ACROSS, "", 0.9 + 0.27 * len(lines))
+    least, most = min(cells.values()), max(cells.values())
+    for row, line in enumerate(lines):
+        for column, scale in enumerate(scales):
+            if (rate := cells.get((line.name, scale))) is not None:
+                full = 0.04 + 0.44 * (rate - least) / ((most - least) or 1)
+                axes.add_patch(
+                    Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=SERIES[0], alpha=full, linewidth=0)
+                )
+                axes.text(
+                    column,
+                    row,
+                    f"{100 * rate:.0f}",
+                    ha="center",
+                    va="center",
+                    color=INK,
+                    fontsize=_letters(scales),
+                )
+    axes.set_xticks(range(len(scales)), scales, fontsize=_letters(scales))
+    axes.set_yticks(range(len(lines)), [line.name for line in lines])
+    axes.set(xlim=(-0.5, len(scales) - 0.5), ylim=(len(lines) - 0.5, -0.5))
+    axes.grid(visible=False)
+    axes.spines[:].set_color(GRID)
+    finish(figure, axes)
+    shows = "Accuracy in percent by kind of noise and scale; the fuller, the higher. Blank: not measured."
+    rows = [[line.name, *(percent(cells.get((line.name, scale))) for scale in scales)] for line in lines]
+    return Plot(
+        *own("noise_map", "Kinds of noise by scale", it, place),
+        shows,
+        figure,
+        Table(["noise", *scales], rows),
+    )
+
+
+def _short(x: float) -> str:
+    return f"{x:.2g}"
+
+
+def _letters(columns: Sequence[str]) -> float:
+    """Their size, so that numbers do not touch."""
+    return 9.0 if len(columns) <= 9 else max(5.0, 9.0 * 9 / len(columns))
