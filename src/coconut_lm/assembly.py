@@ -5,7 +5,7 @@ vocabulary has no rows for the latent tokens.
 """
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,9 @@ from coconut_lm.adapters import add_lora, quantization, quietly
 from coconut_lm.checkpoint import Weights
 from coconut_lm.config import Config, load
 from coconut_lm.configuration import CoconutConfig
+from coconut_lm.data.example import Example, Task, read_examples
 from coconut_lm.errors import UserError
+from coconut_lm.evaluate import task_named
 from coconut_lm.methods import METHODS, Curriculum, Rows
 from coconut_lm.model import CoconutForCausalLM
 from coconut_lm.runfolder import PROGRESS, RUN, Progress, checkpoint_of
@@ -46,6 +48,18 @@ class Loaded:
     def rows(self, examples: EncodedSet, seed: int = 0) -> Rows:
         """What this model reads of these examples."""
         return Rows(examples, self.tokens, self.method, self.curriculum, seed=seed)
+
+    def read(self, data: str, *, split: str | None = None, limit: int | None = None) -> list[Example]:
+        """The examples it can be asked."""
+        return read_examples(data, split=split, limit=limit)
+
+    def prompts(self, examples: Sequence[Example], seed: int = 0) -> Rows:
+        """What it is asked of them."""
+        return self.rows(tokens.encode(examples, self.tokenizer), seed)
+
+    def judge(self, task: str, scoring: str = "tolerant") -> Task:
+        """How its answers are judged."""
+        return task_named(task, scoring)
 
     def stage(self, thoughts: int | None = None) -> int:
         """The stage it is used at unless told otherwise: the one configured, or that of its last epoch."""

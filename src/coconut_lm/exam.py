@@ -13,13 +13,12 @@ from coconut_lm.answer import Answerer, peak_memory
 from coconut_lm.assembly import Loaded
 from coconut_lm.costs import Shape, flops_of_answer
 from coconut_lm.data import prosqa
-from coconut_lm.data.example import Example, read_examples
+from coconut_lm.data.example import Example
 from coconut_lm.data.survey import PLAIN, task_of
 from coconut_lm.errors import UserError
-from coconut_lm.evaluate import Prediction, Setting, Watch, budget, evaluate, task_named
+from coconut_lm.evaluate import Prediction, Setting, Watch, budget, evaluate
 from coconut_lm.methods import Rows
 from coconut_lm.runfolder import PREDICTIONS, RunFolder, lines
-from coconut_lm.tokens import encode
 
 
 @dataclass(frozen=True)
@@ -44,10 +43,10 @@ class Examiner:
 
     def __init__(self, loaded: Loaded, exam: Exam, checkpoint: str = "model") -> None:
         self.loaded, self.exam = loaded, exam
-        self.examples = read_examples(exam.data, split=exam.split, limit=exam.samples)
+        self.examples = loaded.read(exam.data, split=exam.split, limit=exam.samples)
         self.prompts = self._prompts(self.examples)
         scoring = exam.scoring or self._of_run("scoring") or "tolerant"
-        task = task_named(self._task(), scoring)
+        self.task = task = loaded.judge(self._task(), scoring)
         stage = loaded.stage(exam.thoughts) if exam.stage is None else exam.stage
         limit = exam.max_new_tokens or self._of_run("max_new_tokens")
         self.setting = Setting(
@@ -108,7 +107,7 @@ class Examiner:
         return [row["correct"] for row in lines(out / PREDICTIONS)]
 
     def _prompts(self, examples: Sequence[Example]) -> Rows:
-        return self.loaded.rows(encode(examples, self.loaded.tokenizer))
+        return self.loaded.prompts(examples)
 
     def _of_run(self, key: str) -> Any:
         return getattr(self.loaded.config, key, None)

@@ -194,7 +194,7 @@ def _encode(examples: Sequence[Example], tokenizer: Any) -> EncodedSet:
             pieces.append(len(ids))
             firsts.append(len(pieces) - 1)
     encoded = EncodedSet(np.array(ids, np.int32), np.array(pieces), np.array(firsts))
-    _refuse_markers(encoded, tokenizer)
+    refuse_markers(encoded, tokenizer)
     return encoded
 
 
@@ -218,7 +218,7 @@ def _backend(tokenizer: Any) -> Any:
     return backend
 
 
-def _refuse_markers(encoded: EncodedSet, tokenizer: Any) -> None:
+def refuse_markers(encoded: EncodedSet, tokenizer: Any) -> None:
     """A latent token written out in a text would be taken for a thought."""
     added = tokenizer.get_added_vocab()
     markers = {added[token]: token for token in (START, END, LATENT, PAUSE) if token in added}
