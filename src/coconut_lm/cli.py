@@ -8,7 +8,19 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from coconut_lm.commands import ask, check, compare, convert, data, eval, plan, quickstart, report, run
+from coconut_lm.commands import (
+    ask,
+    check,
+    compare,
+    convert,
+    data,
+    eval,
+    plan,
+    quickstart,
+    report,
+    robustness,
+    run,
+)
 
 
 class Commands(TyperGroup):
@@ -47,6 +59,9 @@ app.command(epilog='Example: coconut-lm ask runs/prosqa "Every wumpus is a ..." 
 app.command(epilog="Example: coconut-lm plan configs/gsm8k/coconut.yaml --devices 4 --device a100-80")(
     plan.plan
 )
+app.command(
+    epilog="Example: coconut-lm robustness runs/prosqa data/prosqa_test.json --noise all --scales 0,.1,.5,1"
+)(robustness.robustness)
 app.add_typer(data.app, name="data")
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from coconut_lm import noise
-from coconut_lm.errors import UserError
+from coconut_lm.errors import UserError, require_known
 
 FLOOR = 1e-6
 
@@ -151,8 +151,8 @@ class Noisy(Feedback):
         keys: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        _known("noise type", kind, noise.KINDS)
-        _known("noise schedule", schedule, noise.SCHEDULES)
+        require_known("noise type", kind, noise.KINDS)
+        require_known("noise schedule", schedule, noise.SCHEDULES)
         if not (where in ("first", "all") or isinstance(where, int)):
             raise UserError("unknown place for noise", given=where, expected="first, all, or a number")
         self.inner, self.kind, self.scale = inner, kind, scale
@@ -225,11 +225,6 @@ class Noisy(Feedback):
         ]
 
 
-def _known(what: str, name: str, known: dict[str, Any]) -> None:
-    if name not in known:
-        raise UserError(f"unknown {what}", given=name, expected=", ".join(known))
-
-
 FEEDBACKS: dict[str, Callable[..., Feedback]] = {
     "coconut": LastHidden,
     "fixed_window": FixedWindow,
@@ -246,7 +241,7 @@ def build(
     **settings: Any,
 ) -> Feedback:
     """The feedback that a configuration describes; `settings` are the arguments of its kind."""
-    _known("feedback", kind, FEEDBACKS)
+    require_known("feedback", kind, FEEDBACKS)
     feedback = FEEDBACKS[kind](**settings)
     if projection is not None:
         feedback = Projected(feedback, hidden_size, projection)

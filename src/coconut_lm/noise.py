@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from coconut_lm.errors import UserError
+
 EPS = 1e-8
 Scale = float | Tensor  # one for all rows, or one a row (B, 1)
 Kind = Callable[[Tensor, Scale, Tensor], Tensor]
@@ -80,6 +82,22 @@ KINDS: dict[str, Kind] = {
     "dropout": dropout,
 }
 UNIFORM = {"uniform", "dropout"}  # kinds whose draws are uniform in [0, 1) instead of normal
+
+
+def check_scales(kind: str, scales: Sequence[float]) -> None:
+    """Refuses scales that a kind has not."""
+    for scale in scales:
+        if not 0 <= scale < math.inf:  # nor is it nan
+            raise UserError("a scale of noise is a number from 0 on", given=f"{scale:g}")
+        if kind == "snr" and scale == 0:
+            raise UserError(
+                "an snr of 0 is noise without end",
+                given="0",
+                expected="how many times as long as its noise a thought is: more than 0",
+                do="leave it out: the clean run is made anyway",
+            )
+        if kind == "dropout" and scale > 1:
+            raise UserError("dropout has a probability", given=f"{scale:g}", expected="0 to 1")
 
 
 def perturb(kind: str, h_BD: Tensor, scale_B1: Tensor, g_BD: Tensor) -> Tensor:

@@ -15,16 +15,30 @@ from types import FrameType
 from typing import Any
 
 from coconut_lm.answer import Answerer
+from coconut_lm.assembly import open_checkpoint
+from coconut_lm.config import load
 from coconut_lm.data.example import Example
 from coconut_lm.evaluate import task_named
-from coconut_lm.exam import Examiner
+from coconut_lm.exam import Exam, Examiner
 from coconut_lm.journal import Journal
 from coconut_lm.methods import METHODS
 from coconut_lm.runfolder import PREDICTIONS, RunFolder, write_json
 from coconut_lm.tally import shortcut_floors
+from coconut_lm.trainingfree import THOUGHTS, open_instruct
 from coconut_lm.trials import Branches, Found, Questions, Trial, Watch, carry_out, failures
 
 DEFAULT_BATCH = 64
+
+
+def examine(
+    checkpoint: str, exam: Exam, config: Path | None = None, training_free: str | None = None
+) -> Examiner:
+    """A checkpoint's examiner; with `training_free`, that of an instruct model, asked this benchmark."""
+    if training_free is None:
+        own = load(config, check_files=False) if config else None
+        return Examiner(open_checkpoint(checkpoint, own), exam, checkpoint)
+    thoughts = THOUGHTS if exam.thoughts is None else exam.thoughts
+    return Examiner(open_instruct(checkpoint, training_free, thoughts=thoughts), exam, checkpoint)
 
 
 class Study:
@@ -41,8 +55,7 @@ class Study:
     ) -> None:
         self.kind, self.examiner, self.asked = kind, examiner, dict(asked)
         self.identity = examiner.setting.identity | {"n": len(examiner.examples), "kind": kind, **asked}
-        self.folder = out or self._place()
-        self.journal = Journal(self.folder, self.identity, PREDICTIONS, force=force)
+        self.folder, self.force = out or self._place(), force
 
     def _place(self) -> Path:
         """Into the run's folder, if the checkpoint is in one; a name that another configuration has not."""
@@ -51,6 +64,11 @@ class Study:
         name = f"{Path(setting.data).stem}-{place.name}-{fingerprint(self.identity)}"
         runs = (RunFolder(above) for above in place.parents[:2] if RunFolder.is_one(above))
         return next((run.path / self.kind / name for run in runs), Path(self.kind, name))
+
+    @cached_property
+    def journal(self) -> Journal:
+        """Its making claims the folder."""
+        return Journal(self.folder, self.identity, PREDICTIONS, force=self.force)
 
     @cached_property
     def questions(self) -> Questions:
@@ -70,7 +88,7 @@ class Study:
     def examples(self) -> Sequence[Example]:
         return self.examiner.examples
 
-    @property
+    @cached_property
     def slots(self) -> list[int]:
         """How many thoughts each prompt has."""
         asked = self.questions
@@ -80,6 +98,11 @@ class Study:
     @property
     def thinks(self) -> bool:
         return METHODS[self.examiner.loaded.method].filler == "latent"
+
+    @property
+    def layers(self) -> int:
+        """How many the model has."""
+        return int(self.examiner.answerer.model.config.get_text_config().num_hidden_layers)
 
     def answers(self, **how: Any) -> Branches:
         """Replies to prompts; `how` are the Answerer's arguments."""
