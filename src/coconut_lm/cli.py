@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from coconut_lm.commands import (
     ask,
+    branches,
     check,
     compare,
     convert,
@@ -62,6 +63,9 @@ app.command(epilog="Example: coconut-lm plan configs/gsm8k/coconut.yaml --device
 app.command(
     epilog="Example: coconut-lm robustness runs/prosqa data/prosqa_test.json --noise all --scales 0,.1,.5,1"
 )(robustness.robustness)
+app.command(
+    epilog="Example: coconut-lm branches runs/prosqa data/prosqa_test.json --branches 1,3,5,9 --scales .2,.5"
+)(branches.branches)
 app.add_typer(data.app, name="data")
 
 

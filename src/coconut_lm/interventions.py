@@ -7,6 +7,7 @@ Shapes: B rows, K thoughts, W columns of a window, D width.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from coconut_lm.feedback import Feedback, Noisy
 from coconut_lm.model import CoconutForCausalLM
 from coconut_lm.onepass import LAST
 from coconut_lm.outputs import CoconutOutput, Thoughts, Trail
+from coconut_lm.votes import spread
 
 Wrap = Callable[[Batch, Feedback], Feedback]
 
@@ -67,10 +69,11 @@ def noisy(kind: str, scale: float, *, layer: int = LAST, branches: int = 1, **se
         with feeding(model, perturbing):
             if branches == 1:
                 output = read(model, batch, columns, thought_layer=layer).output
-            else:
-                at = _column_of(model, batch, _first(perturbing))
-                output = fan_out(model, batch, columns, branches, at, thought_layer=layer)
-        return Reading(output, _notes(perturbing, output))
+                return Reading(output, _notes(perturbing, output))
+            first = _first(perturbing)
+            at = _column_of(model, batch, first)
+            output = fan_out(model, batch, columns, branches, at, thought_layer=layer)
+        return Reading(output, _notes(perturbing, output, spreads(output, branches, first)))
 
     return read_so
 
@@ -87,11 +90,15 @@ def _column_of(model: CoconutForCausalLM, batch: Batch, thought: int) -> int:
     return int(is_it_BT.any(0).argmax()) if is_it_BT.any() else batch.input_ids.shape[1]
 
 
-def _notes(perturbing: Noisy, output: CoconutOutput) -> list[Mapping[str, Any]] | None:
+def _notes(
+    perturbing: Noisy, output: CoconutOutput, spreads: Sequence[Mapping[str, Any]] | None = None
+) -> list[Mapping[str, Any]] | None:
     """The figures of the noise."""
     if output.thoughts is None:
         return None
-    return [{"diagnostics": each} for each in perturbing.diagnostics(output.thoughts.is_thought_BK)]
+    figures = perturbing.diagnostics(output.thoughts.is_thought_BK)
+    told = spreads or [{}] * len(figures)
+    return [{"diagnostics": each, **more} for each, more in zip(figures, told, strict=True)]
 
 
 # -- branches --
@@ -154,9 +161,28 @@ def _joined(before: Thoughts | None, after: Thoughts | None, columns: Sequence[i
     return Thoughts(list(columns), torch.cat(fed, 1), torch.cat(real, 1)) if parts else None
 
 
-def branched(branches: int) -> Read:
+def branched(branches: int, layer: int = LAST) -> Read:
     """Reads prompts once, for so many texts behind each."""
-    return lambda model, batch, columns: Reading(fan_out(model, batch, columns, branches))
+
+    def read_so(model: CoconutForCausalLM, batch: Batch, columns: Sequence[int]) -> Reading:
+        output = fan_out(model, batch, columns, branches, thought_layer=layer)
+        return Reading(output, spreads(output, branches, 0))
+
+    return read_so
+
+
+def spreads(output: CoconutOutput, branches: int, first: int) -> list[Mapping[str, Any]] | None:
+    """How far apart the branches of each prompt think, from thought number `first` on; for each row."""
+    if output.thoughts is None:
+        return None
+    real_BK = output.thoughts.is_thought_BK
+    after_BK = (real_BK & (real_BK.cumsum(1) > first)).cpu().numpy()
+    fed_BKD = output.thoughts.fed_BKD.cpu().double().numpy()
+    told: list[Mapping[str, Any]] = []
+    for row in range(0, len(fed_BKD), branches):
+        apart = spread(fed_BKD[row : row + branches, after_BK[row]])
+        told += [{"spread": asdict(apart) if apart else None}] * branches
+    return told
 
 
 # -- sampling --
