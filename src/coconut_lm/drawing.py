@@ -142,6 +142,11 @@ class Line:
         return SERIES[self.number % len(SERIES)]
 
     @property
+    def stroke(self) -> Any:
+        """Its dash, or that by which it differs from another of its colour."""
+        return DASHES[(self.dash or self.number // len(SERIES)) % len(DASHES)]
+
+    @property
     def mark(self) -> str:
         return MARKS[self.number % len(MARKS)]
 
@@ -228,17 +233,16 @@ def logarithmic(axes: Axes, lines: Iterable[Line]) -> None:
 
 
 def curve(axes: Axes, line: Line) -> None:
-    dash: Any = DASHES[(line.dash or line.number // len(SERIES)) % len(DASHES)]
     look: dict[str, Any] = {"color": line.colour, "marker": line.mark, "markersize": 4}
-    axes.plot(line.xs, line.ys, linestyle=dash, label=line.name, **look)
+    axes.plot(line.xs, line.ys, linestyle=line.stroke, label=line.name, **look)
     if line.interval:
         axes.fill_between(line.xs, *line.interval, color=line.colour, alpha=0.14, linewidth=0)
 
 
 def arms(line: Line) -> Any:
     """How far the interval reaches down and up, in percent."""
-    known = [[100 * (y - low), 100 * (high - y)] for _, y, low, high in line.points] if line.interval else []
-    return list(zip(*known, strict=True)) or None
+    known = [(100 * (y - low), 100 * (high - y)) for _, y, low, high in line.points] if line.interval else []
+    return [[max(0.0, each) for each in side] for side in zip(*known, strict=True)] or None
 
 
 def levels(axes: Axes, known: Sequence[tuple[str, float, Any]]) -> None:
@@ -291,9 +295,11 @@ def courses(lines: Iterable[Line], show: Callable[[float], str]) -> str:
 
 
 def measured(name: str, place: int, rates: Iterable[tuple[float | None, Any]]) -> list[Line]:
-    """A line of these rates by their places, with their intervals; none where nothing is known."""
+    """A line of these rates by their places, with their intervals; none where nothing is known. What is more
+    than everything is no rate."""
     rows = [[x, *(number(dig(rate, key)) for key in ("rate", "low", "high"))] for x, rate in rates]
     whole = [[each for each in row if each is not None] for row in rows if None not in row]
+    whole = [row for row in whole if all(abs(each) <= 1 for each in row[1:])]
     whole.sort(key=lambda each: each[0])
     return [Line(name, place, whole)] if whole else []
 

@@ -20,6 +20,7 @@ from coconut_lm.drawing import (
     arms,
     canvas,
     courses,
+    curve,
     finish,
     levels,
     logarithmic_across,
@@ -40,7 +41,7 @@ BANDED = 3  # lines whose intervals are told apart as bands; those of more are a
 
 def noise_plots(found: Sequence[Named]) -> list[Plot]:
     """Of each of the first studies, and of them together."""
-    kinds = list(dict.fromkeys(_kind(curve) for it in found for curve in it.study.all("curves")))
+    kinds = list(dict.fromkeys(_kind(each) for it in found for each in it.study.all("curves")))
     plots = [_beside(found, kinds)]
     for place, it in enumerate(found[:MOST]):
         lines = _lines(it, kinds)
@@ -58,16 +59,16 @@ def own(name: str, title: str, it: Named, place: int) -> tuple[str, str]:
     return name if place == 0 else f"{name}-{place + 1}", f"{title} ({it.name})" if it.name else title
 
 
-def _kind(curve: Mapping[str, Any]) -> str:
-    return str(curve.get("noise"))
+def _kind(found: Mapping[str, Any]) -> str:
+    return str(found.get("noise"))
 
 
 def _lines(it: Named, kinds: Sequence[str]) -> list[Line]:
     """Accuracy by scale, a line for each kind of noise; its number is its place among the kinds."""
     lines = []
-    for curve in it.study.all("curves"):
-        place, kind = kinds.index(_kind(curve)), _kind(curve)
-        points = [(_noise_of(kind, point), point.get("accuracy")) for point in mappings(curve.get("points"))]
+    for found in it.study.all("curves"):
+        place, kind = kinds.index(_kind(found)), _kind(found)
+        points = [(_noise_of(kind, point), point.get("accuracy")) for point in mappings(found.get("points"))]
         label = f"{words(kind)} (at 1/scale)" if kind == INVERSE else words(kind)
         lines += measured(label, place, points)
     return lines
@@ -111,26 +112,27 @@ def _curves(named: tuple[str, str], lines: list[Line], shows: str, across: Level
 
 
 def _draw(axes: Axes, line: Line, banded: bool) -> None:
-    shown = line.scaled(100)
-    dash: Any = DASHES[line.number // len(SERIES) % len(DASHES)]
+    if banded:
+        curve(axes, line.scaled(100))
+        return
     look: dict[str, Any] = {"color": line.colour, "marker": line.mark, "markersize": 4, "label": line.name}
-    if banded or not line.interval:
-        axes.plot(shown.xs, shown.ys, linestyle=dash, **look)
-    else:
-        axes.errorbar(shown.xs, shown.ys, yerr=arms(line), linestyle=dash, elinewidth=0.8, **look)
-    if banded and shown.interval:
-        axes.fill_between(shown.xs, *shown.interval, color=line.colour, alpha=0.14, linewidth=0)
+    axes.errorbar(
+        line.xs, line.scaled(100).ys, yerr=arms(line), linestyle=line.stroke, elinewidth=0.8, **look
+    )
 
 
 def baselines(it: Named) -> list[tuple[str, float, Any]]:
     """What noise is measured by: dashed with clean thoughts and without, dotted the best shortcut."""
     dashed, dotted = (0, (5, 3)), (0, (1, 2))
-    rates: list[tuple[str, Any, Any]] = [("clean", it.study.get("baselines", "clean", "rate"), dashed)]
-    rates.append(("no thoughts", it.study.get("baselines", "without thoughts", "rate"), dashed))
-    floors = it.study.get("floors")
+    get, floors = it.study.get, it.study.get("floors")
     known = [number(dig(rate, "rate")) for rate in floors.values()] if isinstance(floors, Mapping) else []
-    rates.append(("shortcut", max((each for each in known if each is not None), default=None), dotted))
-    return [(name, 100 * value, dash) for name, rate, dash in rates if (value := number(rate)) is not None]
+    found: list[tuple[str, Any, Any]] = [
+        ("clean", get("baselines", "clean", "rate"), dashed),
+        ("no thoughts", get("baselines", "without thoughts", "rate"), dashed),
+        ("shortcut", max((each for each in known if each is not None), default=None), dotted),
+    ]
+    rates = [(name, number(rate), dash) for name, rate, dash in found]
+    return [(name, 100 * rate, dash) for name, rate, dash in rates if rate is not None and 0 <= rate <= 1]
 
 
 def _told_levels(it: Named) -> str:
@@ -164,22 +166,22 @@ def _beside(found: Sequence[Named], kinds: Sequence[str]) -> Plot | None:
 
 def _fits(it: Named, place: int) -> Plot | None:
     """The curve that falls farthest, with its best fits. x is the scale as it was given."""
-    curves = [(line, curve) for curve in it.study.all("curves") for line in _as_given(curve)]
-    known = [(line, curve, found) for line, curve in curves if (found := _best(curve))]
+    curves = [(line, each) for each in it.study.all("curves") for line in _as_given(each)]
+    known = [(line, each, best) for line, each in curves if (best := _best(each))]
     if not known:
         return None
-    line, curve, best = max(known, key=lambda each: max(each[0].ys) - min(each[0].ys))
-    across = "scale, thought over noise: more noise to the right" if _kind(curve) == INVERSE else ACROSS
+    line, found, best = max(known, key=lambda each: max(each[0].ys) - min(each[0].ys))
+    across = "scale, thought over noise: more noise to the right" if _kind(found) == INVERSE else ACROSS
     figure, axes = canvas(across, "accuracy, %")
     data: dict[str, Any] = {"color": INK, "marker": "o", "linestyle": "none", "zorder": 3}
     axes.errorbar(line.xs, line.scaled(100).ys, yerr=arms(line), **data)
     _draw_fits(axes, line, best)
-    if _kind(curve) == INVERSE:
+    if _kind(found) == INVERSE:
         axes.invert_xaxis()
     rates(axes)
-    _under_half(axes, curve)
+    _under_half(axes, found)
     finish(figure, axes)
-    kind = words(_kind(curve))
+    kind = words(_kind(found))
     shows = f"Accuracy by the scale of {kind} noise, with its best fits. Upright: the first scale under 50 %."
     rows = [[words(each.name), each.formula, parameters(vars(each)), f"{each.r2:.3f}"] for each in best]
     table = Table(["fit", "accuracy at x", "parameters", "R²"], rows)
@@ -197,21 +199,21 @@ def _draw_fits(axes: Axes, line: Line, best: Sequence[Fit]) -> None:
         logarithmic_across(axes, line.xs)
 
 
-def _as_given(curve: Mapping[str, Any]) -> list[Line]:
-    points = mappings(curve.get("points"))
-    return measured(_kind(curve), 0, [(number(each.get("scale")), each.get("accuracy")) for each in points])
+def _as_given(found: Mapping[str, Any]) -> list[Line]:
+    points = mappings(found.get("points"))
+    return measured(_kind(found), 0, [(number(each.get("scale")), each.get("accuracy")) for each in points])
 
 
-def _best(curve: Mapping[str, Any]) -> list[Fit]:
+def _best(found: Mapping[str, Any]) -> list[Fit]:
     """Up to three of which all is known."""
-    found = []
-    for each in best_first(curve):
+    fits = []
+    for each in best_first(found):
         name, values = str(each.get("name")), each.get("parameters")
         names = FAMILIES[name].names if name in FAMILIES else ()
         known = {key: value for key in names if (value := number(dig(values, key))) is not None}
         if names and len(known) == len(names):
-            found.append(Fit(name, FAMILIES[name].formula, known, each["r2"]))
-    return found[:3]
+            fits.append(Fit(name, FAMILIES[name].formula, known, each["r2"]))
+    return fits[:3]
 
 
 def _places(line: Line) -> tuple[list[float], bool]:
@@ -227,8 +229,8 @@ def _far_apart(xs: Sequence[float]) -> bool:
     return 0 < 20 * min(xs) <= max(xs)
 
 
-def _under_half(axes: Axes, curve: Mapping[str, Any]) -> None:
-    first = number(curve.get("first_below_half"))
+def _under_half(axes: Axes, found: Mapping[str, Any]) -> None:
+    first = number(found.get("first_below_half"))
     if first is not None:
         axes.axvline(first, color=MUTED, linewidth=1, linestyle=(0, (5, 3)), zorder=1)
         near: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}

@@ -26,18 +26,19 @@ from coconut_lm.drawing import (
     values_of,
     whole_numbers,
 )
-from coconut_lm.history import History, dig, mappings, number
+from coconut_lm.history import STUDIES, History, dig, mappings, number
 from coconut_lm.noiseplots import MOST, baselines, noise_plots, own
-from coconut_lm.studytables import GROUPS, Named, counted, difference, grouped, named
+from coconut_lm.studytables import GROUPS, Named, counted, difference, grouped, named, untold
 from coconut_lm.summary import Table, percent
 
-ARMS = len(SERIES)  # of one study that are drawn; all are in the tables
+ARMS = 10  # of one study that are drawn; all are in the tables
 
 
 def study_plots(runs: Sequence[History]) -> list[Plot]:
     """All that the runs' studies suffice for."""
-    plots = [_battery(named(runs, "battery")), *noise_plots(named(runs, "robustness"))]
-    for place, it in enumerate(named(runs, "branches")[:MOST]):
+    battery, noise, branches = (untold(named(runs, kind)) for kind in STUDIES)
+    plots = [_battery(battery), *noise_plots(noise)]
+    for place, it in enumerate(branches[:MOST]):
         plots += [_branches(it, place), _risk(it, place)]
     return [plot for plot in plots if plot]
 
@@ -69,6 +70,7 @@ def _branches(it: Named, place: int) -> Plot | None:
 def _beside(axes: Axes, line: Line, aside: float) -> None:
     """With arms that do not hide each other's."""
     look: dict[str, Any] = {"color": line.colour, "marker": line.mark, "label": line.name}
+    look["linestyle"] = line.stroke
     xs = [x + 0.5 * aside for x in line.xs]
     axes.errorbar(xs, line.scaled(100).ys, yerr=arms(line), linewidth=1.2, elinewidth=1, **look)
 
@@ -112,7 +114,7 @@ def _battery(found: Sequence[Named]) -> Plot | None:
     rows = _rows(drawn)
     if not rows:
         return None
-    figure, axes = canvas("accuracy less clean, points", "", 0.75 + UNIT * sum(row.height for row in rows))
+    figure, axes = canvas("difference to clean, points", "", 0.75 + UNIT * sum(row.height for row in rows))
     _name_rows(axes, rows)
     axes.axvline(0, color=MUTED, linewidth=1, zorder=1)
     for place, it in enumerate(drawn):
@@ -122,7 +124,7 @@ def _battery(found: Sequence[Named]) -> Plot | None:
     finish(figure, axes)
     shows = "What each intervention on the thoughts changes, with 95 % intervals"
     shows += "; to the right the accuracy that is left." if len(drawn) == 1 else "."
-    names = [it.name or "accuracy less clean [95 %]" for it in drawn]
+    names = [it.name or "difference to clean [95 %]" for it in drawn]
     known = [row for row in rows if row.key is not None]
     table = [[row.label.replace("\n", " "), *(difference(_gap(it, row)) for it in drawn)] for row in known]
     told = "; ".join(f"{label}: {', '.join(values)}" for label, *values in table) + "."

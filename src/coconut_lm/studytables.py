@@ -46,6 +46,11 @@ def named(runs: Sequence[History], kind: str) -> list[Named]:
     return found if alone else [replace(it, number=place) for place, it in enumerate(found)]
 
 
+def untold(found: Sequence[Named]) -> Sequence[Named]:
+    """The only one needs no name."""
+    return found if len(found) > 1 else [replace(it, name="") for it in found]
+
+
 def _told_apart(studies: Sequence[Study]) -> list[str]:
     """By the settings in which they differ, or else by their folders' names."""
     values = {key: [_setting(study.get(key)) for study in studies] for key in SETTINGS}
@@ -61,9 +66,9 @@ def _setting(value: Any) -> str:
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """Without its first column, which says whose a row is, where nothing is said."""
+    """Without its first column, which says whose a row is, where all are the same one's."""
     rows = list(rows)
-    first = 0 if any(row[0] for row in rows) else 1
+    first = 0 if len({row[0] for row in rows}) > 1 else 1
     return Table(head[first:], [row[first:] for row in rows])
 
 
@@ -74,19 +79,18 @@ def about(it: Named) -> str:
     told = [f"{where[0]} on {where[1]}"]
     told += [f"{get('n')} examples"] if get("n") is not None else []
     told += [f"{get('thoughts')} thoughts"] if get("thoughts") is not None else []
-    if it.study.kind == "robustness":
-        told += [
-            f"noise on {get('where')} thoughts"
-            if get("where") == "all"
-            else f"noise on thought {get('where')}"
-        ]
-        told += [f"schedule {get('schedule')}"]
+    told += _told_noise(get("where"), get("schedule")) if it.study.kind == "robustness" else []
     told += [f"{get('branches')} branches"] if get("branches") is not None else []
     told += [f"temperature {get('temperature')}"] if get("temperature") is not None else []
     told += [f"seed {get('seed')}"] if get("seed") is not None else []
     failed = number(get("failed", "n"))
     told += [f"{failed:.0f} of {figure(get('failed', 'of'), '.0f')} trials failed"] if failed else []
     return (f"{it.name}: " if it.name else "") + ", ".join(told) + "."
+
+
+def _told_noise(where: Any, schedule: Any) -> list[str]:
+    which = {"all": "all thoughts", "first": "the first thought"}.get(str(where), f"thought {where}")
+    return [f"noise on {which}"] + ([f"schedule {schedule}"] if schedule is not None else [])
 
 
 def difference(found: Any) -> str:
@@ -107,7 +111,16 @@ def _p(found: Any) -> str:
 
 def robustness(found: Sequence[Named]) -> Table:
     """Every kind of noise at every scale."""
-    head = ["run", "noise", "scale", "accuracy [95 %]", "less clean [95 %]", "p", "answers changed", "failed"]
+    head = [
+        "run",
+        "noise",
+        "scale",
+        "accuracy [95 %]",
+        "difference to clean [95 %]",
+        "p",
+        "answers changed",
+        "failed",
+    ]
     return _table(head, (row for it in found for row in _points(it)))
 
 
@@ -154,7 +167,7 @@ def parameters(fit: Mapping[str, Any]) -> str:
 def votes(found: Sequence[Named]) -> Table:
     """What one branch reaches, and what their votes do."""
     head = ["run", "arm", "first branch", "branches' mean", *map(words, VOTES)]
-    head += ["majority less clean [95 %]", "p", "majority less no noise [95 %]"]
+    head += ["majority – clean [95 %]", "p", "majority – no noise [95 %]"]
     rows = []
     for it in found:
         rows += [[it.name, name, with_interval(rate), *[NONE] * 8] for name, rate in _greedy(it)]
@@ -217,7 +230,7 @@ def agreement(found: Sequence[Named]) -> Table:
 
 def battery(found: Sequence[Named]) -> Table:
     """Every intervention against the clean run, group by group."""
-    head = ["run", "thoughts are", "what was done", "accuracy [95 %]", "less clean [95 %]", "p"]
+    head = ["run", "thoughts are", "what was done", "accuracy [95 %]", "difference to clean [95 %]", "p"]
     head += ["answers changed", "donor's answer"]
     rows = []
     for it in found:

@@ -7,7 +7,12 @@ import typer
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders: save_path/name.")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN...", help="Folders of runs: save_path/name. Or of an evaluation, or a study."
+        ),
+    ],
     out: Annotated[
         Path | None,
         typer.Option(
