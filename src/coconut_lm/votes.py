@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,7 +38,8 @@ class Ballot:
             raise ValueError(f"no ballot: {self}")
 
 
-class Outcome(NamedTuple):
+@dataclass(frozen=True)
+class Outcome:
     """The answer that won, and which part of all branches gave it; "" and 0 where nobody voted."""
 
     answer: str
@@ -105,7 +106,8 @@ def decide(outcome: Outcome, threshold: float) -> str | None:
 # -- agreement --
 
 
-class Agreement(NamedTuple):
+@dataclass(frozen=True)
+class Agreement:
     """How many of the branches gave the most frequent answer, and the name of that."""
 
     votes: int
@@ -139,7 +141,8 @@ def pass_at(n: int, right: int, k: int) -> float:
 # -- who answers only when sure --
 
 
-class Point(NamedTuple):
+@dataclass(frozen=True)
+class Point:
     """Whoever answers from this score on: which part that is, and which part of it is wrong."""
 
     coverage: float
@@ -185,7 +188,8 @@ def distinct(texts: Sequence[Hashable]) -> float:
     return len(set(texts)) / len(texts)
 
 
-class Spread(NamedTuple):
+@dataclass(frozen=True)
+class Spread:
     """How far apart the thoughts of two branches are, in the mean over all pairs."""
 
     d_k: float
