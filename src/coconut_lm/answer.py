@@ -159,14 +159,16 @@ class Answerer:
         rows_B = torch.arange(len(mask_BT), device=mask_BT.device)
         positions_B = mask_BT.sum(1)
         written = torch.full((len(rows_B), room), self.tokens.eos, device=mask_BT.device)
-        scores = torch.zeros(written.shape if self.scored else (len(rows_B), 0), device=mask_BT.device)
+        precise = torch.promote_types(output.logits.dtype, torch.float32)
+        shape = written.shape if self.scored else (len(rows_B), 0)
+        scores = torch.zeros(shape, dtype=precise, device=mask_BT.device)
         going_B = torch.ones_like(rows_B, dtype=torch.bool)
         for column in range(room):
             logits_BV = self._logits(output)
             token_B = pick(logits_BV, rows_B, column)
             written[rows_B, column] = token_B
             if self.scored:
-                scores[rows_B, column] = going_B * _log_probability(logits_BV, token_B)
+                scores[rows_B, column] = going_B * _log_probability(logits_BV, token_B).to(scores)
             going_B &= token_B != self.tokens.eos
             left = self._left(going_B, column)
             if left == 0 or column == room - 1:
