@@ -69,8 +69,8 @@ CHANNELS = Family(
 FAMILIES = {"llama": LLAMA, "qwen": QWEN, "deepseek": DEEPSEEK, "channels": CHANNELS}
 
 
-def tokenizer_of(family: Family) -> Any:
-    """With the latent tokens."""
+def tokenizer_of(family: Family, latent: bool = True) -> Any:
+    """With the latent tokens, unless told otherwise."""
     tokenizer = word_tokenizer([WORDS])
     tokenizer.add_special_tokens({"additional_special_tokens": list(family.special)})
     if "<|begin_of_text|>" in family.special:
@@ -78,5 +78,6 @@ def tokenizer_of(family: Family) -> Any:
     tokenizer.eos_token = family.eos
     tokenizer.add_tokens(["<think>", "</think>"])
     tokenizer.chat_template = family.template
-    add_latent_tokens(tokenizer)
+    if latent:
+        add_latent_tokens(tokenizer)
     return tokenizer

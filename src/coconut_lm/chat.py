@@ -95,9 +95,7 @@ def final_part(text: str) -> str:
 
 def message(question: str, asked: Benchmark, style: str = "form") -> str:
     """What the user says."""
-    if style not in STYLES:
-        raise UserError("unknown style of prompts", given=style, expected=", ".join(STYLES))
-    if style == "raw":
+    if _known(style) == "raw":
         return f"Question: {question}\nAnswer:"
     return f"{question}\n\n{PUBLISHED if style == 'published' else asked.ask}"
 
@@ -130,6 +128,12 @@ def encode(examples: Sequence[Example], tokenizer: Any, asked: Benchmark, style:
     return encoded
 
 
+def _known(style: str) -> str:
+    if style not in STYLES:
+        raise UserError("unknown style of prompts", given=style, expected=", ".join(STYLES))
+    return style
+
+
 def _plain(tokenizer: Any, text: str) -> list[int]:
     """A tokenizer that closes every text with end-of-text must not close a prompt."""
     ids: list[int] = tokenizer.encode(text)
@@ -139,7 +143,7 @@ def _plain(tokenizer: Any, text: str) -> list[int]:
 def latent_tokens(tokenizer: Any, style: str = "form") -> LatentTokens:
     """Those of the tokenizer; what ends a text is what ends an answer's turn."""
     known = tokens.latent_tokens(tokenizer)
-    return known if style == "raw" else replace(known, eos=end_of_turn(tokenizer))
+    return known if _known(style) == "raw" else replace(known, eos=end_of_turn(tokenizer))
 
 
 def end_of_turn(tokenizer: Any) -> int:

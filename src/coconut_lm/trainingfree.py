@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from coconut_lm import chat
+from coconut_lm import chat, tokens
 from coconut_lm.assembly import Loaded, heart, merged, open_checkpoint
 from coconut_lm.chat import Benchmark
 from coconut_lm.data import benchmarks
@@ -15,6 +15,7 @@ from coconut_lm.data.example import Example, Task
 from coconut_lm.errors import UserError
 from coconut_lm.methods import Curriculum, Rows
 from coconut_lm.model import CoconutForCausalLM
+from coconut_lm.runfolder import checkpoint_of
 
 THOUGHTS = 8  # as in the published experiments
 STAGE = 1  # the one with thoughts; stage 0 has the markers alone
@@ -63,13 +64,16 @@ def open_instruct(
     asked = chat.benchmark(benchmark)
     if thoughts < 0:
         raise UserError("impossible thoughts", given=thoughts, expected="0 or more")
+    path = checkpoint_of(place)
+    tokenizer = tokens.load_tokenizer(path if path.is_dir() else str(place))
+    latent = chat.latent_tokens(tokenizer, style)  # which a missing template is said by, before a model loads
     found = open_checkpoint(place)
     model = found.model if heart(found.model).config.thinks else _grown(found, new_token_init, seed)
     known = {"style": style, "markers": markers, "new_token_init": new_token_init, "row_seed": seed}
     return Instruct(
         model=model,
         tokenizer=found.tokenizer,
-        tokens=chat.latent_tokens(found.tokenizer, style),
+        tokens=latent,
         method="coconut" if markers else "no_cot",
         curriculum=Curriculum(c_thought=thoughts, max_latent_stage=STAGE, after_last_stage="hold"),
         place=found.place,
