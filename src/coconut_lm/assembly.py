@@ -5,8 +5,8 @@ vocabulary has no rows for the latent tokens.
 """
 
 import os
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,8 @@ class Loaded:
     config: Config | None = None
     progress: Progress | None = None
     place: Path | None = None
+    told: Mapping[str, Any] = field(default_factory=dict)
+    """What tells it from the same checkpoint opened otherwise."""
 
     def rows(self, examples: EncodedSet, seed: int = 0) -> Rows:
         """What this model reads of these examples."""

@@ -18,7 +18,6 @@ from coconut_lm.answer import Answerer
 from coconut_lm.assembly import open_checkpoint
 from coconut_lm.config import load
 from coconut_lm.data.example import Example
-from coconut_lm.evaluate import task_named
 from coconut_lm.exam import Exam, Examiner
 from coconut_lm.journal import Journal
 from coconut_lm.methods import METHODS
@@ -53,8 +52,8 @@ class Study:
         out: Path | None = None,
         force: bool = False,
     ) -> None:
-        self.kind, self.examiner, self.asked = kind, examiner, dict(asked)
-        self.identity = examiner.setting.identity | {"n": len(examiner.examples), "kind": kind, **asked}
+        self.kind, self.examiner, self.asked = kind, examiner, {**examiner.loaded.told, **asked}
+        self.identity = examiner.setting.identity | {"n": len(examiner.examples), "kind": kind, **self.asked}
         self.folder, self.force = out or self._place(), force
 
     def _place(self) -> Path:
@@ -78,7 +77,7 @@ class Study:
             examiner.prompts,
             examiner.examples,
             examiner.loaded.tokenizer,
-            task_named(setting.task, setting.scoring),
+            examiner.task,
             setting.stage,
             setting.thoughts,
             exam.batch_size or DEFAULT_BATCH,

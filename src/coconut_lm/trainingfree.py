@@ -3,7 +3,6 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -27,8 +26,6 @@ class Instruct(Loaded):
 
     benchmark: Benchmark
     style: str
-    told: dict[str, Any]
-    """What tells it from the same model opened otherwise."""
 
     def read(self, data: str, *, split: str | None = None, limit: int | None = None) -> list[Example]:
         """The benchmark's records, or examples."""
