@@ -1,4 +1,4 @@
-"""Prompts read otherwise: what is read in two parts, in another layer or under noise equals a slow reading."""
+"""Prompts read otherwise: what is read in two parts, in another layer or under noise equals a slow loop."""
 
 import random
 from collections.abc import Sequence
