@@ -91,13 +91,13 @@ def _column_of(model: CoconutForCausalLM, batch: Batch, thought: int) -> int:
 
 
 def _notes(
-    perturbing: Noisy, output: CoconutOutput, spreads: Sequence[Mapping[str, Any]] | None = None
+    perturbing: Noisy, output: CoconutOutput, apart: Sequence[Mapping[str, Any]] | None = None
 ) -> list[Mapping[str, Any]] | None:
     """The figures of the noise."""
     if output.thoughts is None:
         return None
     figures = perturbing.diagnostics(output.thoughts.is_thought_BK)
-    told = spreads or [{}] * len(figures)
+    told = apart or [{}] * len(figures)
     return [{"diagnostics": each, **more} for each, more in zip(figures, told, strict=True)]
 
 
