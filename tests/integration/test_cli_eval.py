@@ -8,11 +8,12 @@ from typing import Any
 
 import datasets
 import pytest
+from saved import CHECKPOINT, EXAMPLES, RUN, save, texts
 from tiny import base_model
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner, Result
 
-from coconut_lm import CoconutForCausalLM, add_latent_tokens, word_tokenizer
+from coconut_lm import word_tokenizer
 from coconut_lm.answer import Answerer
 from coconut_lm.assembly import open_checkpoint
 from coconut_lm.cli import app
@@ -21,38 +22,14 @@ from coconut_lm.data import prosqa
 from coconut_lm.data.example import Example, write_examples
 from coconut_lm.evaluate import Reply
 from coconut_lm.methods import Row
-from coconut_lm.runfolder import Progress
 from coconut_lm.tokens import encode
 
-EXAMPLES = list(prosqa.make(12, seed=1, nodes=8, edges=6, hops=3, shape="sized"))
 NUMBERS = [Example("Two and one?", ("<<2+1=3>>",), "3")]
-RUN = "runs/a"
-CHECKPOINT = f"{RUN}/checkpoints/checkpoint_4"
-
-
-def texts(examples: Sequence[Example]) -> list[str]:
-    return [" ".join([e.question, *e.steps, e.answer]) for e in examples]
-
-
-def save(place: str, method: str = "coconut", **run: Any) -> None:
-    """A checkpoint with its run.yaml: four epochs done, the last of them at stage 2."""
-    tokenizer = word_tokenizer(texts(EXAMPLES))
-    size = len(tokenizer)
-    add_latent_tokens(tokenizer)
-    base = base_model("gpt2", vocab_size=size, bos_token_id=0, eos_token_id=0)
-    thinks = "random" if method == "coconut" else None
-    CoconutForCausalLM.from_base(base, tokenizer, new_token_init=thinks).save_pretrained(place)
-    tokenizer.save_pretrained(place)
-    paths = {"train_path": "prosqa.json", "val_path": "prosqa.json"}
-    run = {"model_id": place, "c_thought": 1, "max_latent_stage": 3, "eval_batch_size": 5} | paths | run
-    dump(Config(method=method, **run), Path(place) / "run.yaml")
-    Progress(epoch=4, step=40, stage=2 if method == "coconut" else 0).write(Path(place))
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    write_examples("prosqa.json", EXAMPLES)
     save(CHECKPOINT)
     dump(Config(method="coconut", model_id="gpt2"), Path(RUN) / "config.yaml")
     return tmp_path
