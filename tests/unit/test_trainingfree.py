@@ -12,6 +12,7 @@ from coconut_lm.data.example import Example, write_examples
 from coconut_lm.errors import UserError
 from coconut_lm.exam import Exam, Examiner
 from coconut_lm.methods import Rows
+from coconut_lm.study import Study
 from coconut_lm.trainingfree import Instruct, open_instruct
 from tests.chats import LLAMA, tokenizer_of
 from tests.tiny import base_model
@@ -148,4 +149,7 @@ def test_an_examiner_takes_it_in_place_of_a_checkpoint(instruct: Path, tmp_path:
     assert examiner.setting.max_new_tokens == 512 and examiner.setting.task == "gsm8k"
     assert examiner.task.score("20</think>It is 7.", EXAMPLES[0]).correct
     assert [examiner.prompts.prompt(i, examiner.setting.stage).thoughts for i in range(2)] == [2, 2]
+    study = Study("branches", examiner, {"seed": 0})
+    assert study.identity["training_free"] == "gsm8k" and study.identity["latents"] == 2
+    assert study.questions.task is examiner.task
     assert "<|eot_id|>" in loaded.tokenizer.decode(examiner.prompts.prompt(0, 1).input_ids)
