@@ -5,7 +5,7 @@ A row is what predictions.jsonl has: which trial, its tags, the prediction, and 
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,12 +55,12 @@ def carry_out(
     journal: Journal,
     watch: Watch = lambda found, total: found,
 ) -> dict[str, list[Found]]:
-    """The rows of each trial, in the order of the examples. What is there already is not asked again, but for
-    what failed."""
+    """The rows of each trial, in the order of the examples. What is there already is kept, but for what
+    failed."""
     kept = _whole(trials, journal.rows())
     for trial in trials:
         done = {index for name, index, _ in kept if name == trial.name}
-        left = [index for index in range(len(questions.examples)) if index not in done]
+        left = {index for index in range(len(questions.examples)) if index not in done}
         coming = journal.keep(_asked(trial, questions, left), lambda row: row)
         for row in watch(coming, len(left) * trial.branches) if left else ():
             kept[_key(row)] = row
@@ -85,18 +85,22 @@ def _whole(trials: Sequence[Trial], rows: Iterable[Found]) -> dict[tuple[str, in
     return {key: row for key, row in kept.items() if there[key[:2]] == branches[key[0]]}
 
 
-def _asked(trial: Trial, questions: Questions, indices: Sequence[int]) -> Iterator[Found]:
-    """In batches of like lengths, the longest first."""
+def _asked(trial: Trial, questions: Questions, left: Set[int]) -> Iterator[Found]:
+    """In batches of like lengths, the longest first. A batch of which some are left is asked whole, so that
+    its rounding is what it would have been."""
     prompts = trial.prompts or questions.prompts
     thoughts = questions.thoughts if trial.thoughts is None else trial.thoughts
-    rows = [prompts.prompt(index, questions.stage, thoughts) for index in indices]
+    rows = [prompts.prompt(index, questions.stage, thoughts) for index in range(len(questions.examples))]
     rows.sort(key=lambda row: -len(row.input_ids))
     judge = Judge(
         prompts, trial.judged or questions.examples, questions.tokenizer, questions.task, questions.stage
     )
     size = max(1, questions.batch_size // trial.branches)
     for start in range(0, len(rows), size):
-        yield from _answered(trial, judge, rows[start : start + size], first=start == 0)
+        batch = rows[start : start + size]
+        if any(row.index in left for row in batch):
+            answered = _answered(trial, judge, batch, first=start == 0)
+            yield from (found for found in answered if found["index"] in left)
 
 
 def _answered(trial: Trial, judge: Judge, rows: Sequence[Row], first: bool) -> Iterator[Found]:

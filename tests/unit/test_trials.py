@@ -88,11 +88,12 @@ def test_an_example_that_fails_is_recorded_and_takes_no_other_with_it(tmp_path: 
     assert not too_many({"n": 1, "of": 100}) and too_many({"n": 2, "of": 100})
 
 
-def test_what_failed_is_asked_again_and_nothing_else(tmp_path: Path) -> None:
+def test_what_failed_is_asked_again_in_its_batch(tmp_path: Path) -> None:
     carry_out([Trial("clean", Asked(breaks=[4]))], QUESTIONS, journal(tmp_path))
     better = Asked()
     found = carry_out([Trial("clean", better)], QUESTIONS, journal(tmp_path))
-    assert better.batches == [[4]] and failures(found)["n"] == 0
+    (batch,) = better.batches
+    assert 4 in batch and len(batch) <= 4 and failures(found)["n"] == 0
     assert [row["index"] for row in lines(tmp_path)] == list(range(9))
 
 
