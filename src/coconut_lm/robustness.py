@@ -138,19 +138,21 @@ class Robustness:
     def _curve(
         self, kind: str, scales: Sequence[float], found: Mapping[str, Sequence[Found]]
     ) -> dict[str, Any]:
+        """Its points, and the curves through them; every curve begins at the clean run."""
         points = [point(scale, found[_trial(kind, scale)], found[CLEAN]) for scale in scales]
-        amounts = [(amount(kind, each["scale"]), each) for each in points]
-        amounts.sort(key=lambda pair: pair[0])
-        known = [(x, each["accuracy"]["rate"], each["accuracy"]["n"]) for x, each in amounts]
-        xs, ys, ns = zip(*[each for each in known if each[1] is not None], strict=True)
-        below = fits.first_below([each["scale"] for _, each in amounts], ys)
+        clean = {"scale": 0.0, "accuracy": rate(verdicts(found[CLEAN]).values())}
+        known = [each for each in (clean, *points) if each["accuracy"]["n"]]
+        by_amount = {amount(kind, each["scale"]): each for each in known}
+        xs = sorted(by_amount)
+        ys, ns = ([by_amount[x]["accuracy"][key] for x in xs] for key in ("rate", "n"))
+        below = fits.first_below([by_amount[x]["scale"] for x in xs], ys)
         fitted = [each.to_json() for each in fits.fit(xs, ys, ns)]
         return {"noise": kind, "points": points, "fits": fitted, "first_below_half": below}
 
 
 def amount(kind: str, scale: float) -> float:
-    """How much noise that is: of snr, the noise beside the signal."""
-    return 1 / scale if kind == "snr" else scale
+    """How much noise that is: of snr, the noise beside the signal. Curves are fitted to amounts."""
+    return 1 / scale if kind == "snr" and scale else scale
 
 
 def point(scale: float, rows: Sequence[Found], clean: Sequence[Found]) -> dict[str, Any]:
