@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from coconut_lm.commands import (
     ask,
+    battery,
     branches,
     check,
     compare,
@@ -66,6 +67,7 @@ app.command(
 app.command(
     epilog="Example: coconut-lm branches runs/prosqa data/prosqa_test.json --branches 1,3,5,9 --scales .2,.5"
 )(branches.branches)
+app.command(epilog="Example: coconut-lm battery runs/prosqa data/prosqa_test.json")(battery.battery)
 app.add_typer(data.app, name="data")
 
 
