@@ -32,12 +32,16 @@ DEFAULT_BATCH = 64
 def examine(
     checkpoint: str, exam: Exam, config: Path | None = None, training_free: str | None = None
 ) -> Examiner:
-    """A checkpoint's examiner; with `training_free`, that of an instruct model, asked this benchmark."""
+    """A checkpoint's examiner; with `training_free`, a benchmark's name and perhaps a style of prompts
+    (gsm8k:published), that of an instruct model."""
     if training_free is None:
         own = load(config, check_files=False) if config else None
         return Examiner(open_checkpoint(checkpoint, own), exam, checkpoint)
+    benchmark, _, style = training_free.partition(":")
     thoughts = THOUGHTS if exam.thoughts is None else exam.thoughts
-    return Examiner(open_instruct(checkpoint, training_free, thoughts=thoughts), exam, checkpoint)
+    return Examiner(
+        open_instruct(checkpoint, benchmark, thoughts=thoughts, style=style or "form"), exam, checkpoint
+    )
 
 
 class Study:

@@ -35,9 +35,11 @@ Decay = Annotated[
     float, typer.Option(metavar="X", min=0, help="How fast exponential and adaptive ones fade.")
 ]
 TrainingFree = Annotated[
-    Literal["gsm8k", "gsm-symbolic", "mmlu", "math"] | None,
+    str | None,
     typer.Option(
-        help="CHECKPOINT is an instruct model: thoughts go into its chat template, with these questions."
+        metavar="BENCHMARK[:STYLE]",
+        help="CHECKPOINT is an instruct model: asked gsm8k, gsm-symbolic, mmlu or math in its chat template, "
+        "with thoughts in it. Styles: form, published, raw.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the summary instead of the table.")]
