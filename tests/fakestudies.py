@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from coconut_lm.history import History, Study
 from coconut_lm.statistics import wilson
 
 # Where accuracy has fallen halfway, and how steeply it falls: in noise over thought.
@@ -208,6 +209,12 @@ def battery(
         "verdict": {"used": used, "sentences": sentences},
     }
     return found | {"swaps": {"n": n, "accuracy": rate(0.94, n), "consistency": rate(0.91, n)}} | more
+
+
+def history(*figures: dict[str, Any], name: str = "a") -> History:
+    """A run of nothing but these studies."""
+    studies = [Study(each["kind"], f"test-{place}", each) for place, each in enumerate(figures)]
+    return History(name, Path(name), studies=studies)
 
 
 def put(run: Path, figures: dict[str, Any], name: str = "test-0123abcd") -> Path:

@@ -3,7 +3,9 @@
 A signal-to-noise ratio is drawn at its inverse, noise over thought, so that more noise is to the right.
 """
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -35,7 +37,7 @@ from coconut_lm.summary import Table, percent, words
 
 MOST = 4  # studies that have plots of their own; all are in the tables
 ACROSS = "scale"
-INVERSE = "snr"
+INVERSE, AT_INVERSE = "snr", " (at 1/scale)"
 BANDED = 3  # lines whose intervals are told apart as bands; those of more are arms
 
 
@@ -65,31 +67,61 @@ def _kind(found: Mapping[str, Any]) -> str:
 
 def _lines(it: Named, kinds: Sequence[str]) -> list[Line]:
     """Accuracy by scale, a line for each kind of noise; its number is its place among the kinds."""
-    lines = []
-    for found in it.study.all("curves"):
-        place, kind = kinds.index(_kind(found)), _kind(found)
-        points = [(_noise_of(kind, point), point.get("accuracy")) for point in mappings(found.get("points"))]
-        label = f"{words(kind)} (at 1/scale)" if kind == INVERSE else words(kind)
-        lines += measured(label, place, points)
-    return lines
+    return [line for found in it.study.all("curves") for line in _line(found, kinds.index(_kind(found)))]
 
 
-def _noise_of(kind: str, point: Mapping[str, Any]) -> float | None:
-    scale = number(point.get("scale"))
-    return 1 / scale if kind == INVERSE and scale else scale
+def _line(found: Mapping[str, Any], place: int) -> list[Line]:
+    points = [
+        (_amount(found, each.get("scale")), each.get("accuracy")) for each in mappings(found.get("points"))
+    ]
+    return measured(_told(found), place, points)
+
+
+def _told(found: Mapping[str, Any]) -> str:
+    return words(_kind(found)) + (AT_INVERSE if _kind(found) == INVERSE else "")
+
+
+def _amount(found: Mapping[str, Any], scale: Any) -> float | None:
+    """How much noise that is."""
+    known = number(scale)
+    return 1 / known if known and _kind(found) == INVERSE else known
+
+
+def _positive(lines: Sequence[Line]) -> list[Line]:
+    """What can be on a logarithmic axis."""
+    some = [replace(each, points=[p for p in each.points if p[0] > 0]) for each in lines]
+    return [each for each in some if each.points]
+
+
+def _far_apart(lines: Sequence[Line]) -> bool:
+    """Too far for a linear axis."""
+    xs = [x for line in _positive(lines) for x in line.xs]
+    return max(xs, default=0.0) >= 20 * min(xs, default=1.0)
 
 
 def _noise(it: Named, place: int, lines: list[Line]) -> Plot | None:
     shows = "Accuracy with noise on the thoughts, with 95 % intervals. " + _told_levels(it)
-    return _curves(own("noise", "Accuracy by noise", it, place), lines, shows, baselines(it), False)
+    near = _as_far_as_others(lines)
+    shows += " What is farther out stands on the logarithmic axis alone." if near != lines else ""
+    return _curves(own("noise", "Accuracy by noise", it, place), near, shows, baselines(it), False)
+
+
+def _as_far_as_others(lines: Sequence[Line]) -> list[Line]:
+    """Inverses go far beyond the scales of other kinds, which would be pressed together."""
+    others = [x for line in lines if not line.name.endswith(AT_INVERSE) for x in line.xs]
+    most = max(others, default=math.inf)
+    near = [replace(line, points=[p for p in line.points if p[0] <= most]) for line in lines]
+    return [line for line in near if line.points]
 
 
 def _noise_log(it: Named, place: int, lines: list[Line]) -> Plot | None:
-    positive = [Line(each.name, each.number, [p for p in each.points if p[0] > 0]) for each in lines]
-    some = [each for each in positive if each.points]
     shows = "The same by the logarithm of the scale. " + _told_levels(it)
     return _curves(
-        own("noise_log", "Accuracy by noise, logarithmic", it, place), some, shows, baselines(it), True
+        own("noise_log", "Accuracy by noise, logarithmic", it, place),
+        _positive(lines),
+        shows,
+        baselines(it),
+        True,
     )
 
 
@@ -158,50 +190,50 @@ def _beside(found: Sequence[Named], kinds: Sequence[str]) -> Plot | None:
     lines = [Line(it.name, it.number, lines[kind].points) for it, lines in each if kind in lines]
     named = "noise_beside", f"Accuracy by noise, {words(kinds[kind])}"
     shows = "One kind of noise in several studies, with 95 % intervals."
-    return _curves(named, lines, shows, [], all(_far_apart(line.xs) for line in lines))
+    log = _far_apart(lines)
+    return _curves(named, _positive(lines) if log else lines, shows, [], log)
 
 
 # -- fits --
 
 
 def _fits(it: Named, place: int) -> Plot | None:
-    """The curve that falls farthest, with its best fits. x is the scale as it was given."""
-    curves = [(line, each) for each in it.study.all("curves") for line in _as_given(each)]
+    """The curve that falls farthest, with its best fits. x is the amount of noise, as in the other plots."""
+    curves = [(line, each) for each in it.study.all("curves") for line in _line(each, 0)]
     known = [(line, each, best) for line, each in curves if (best := _best(each))]
     if not known:
         return None
     line, found, best = max(known, key=lambda each: max(each[0].ys) - min(each[0].ys))
-    across = "scale, thought over noise: more noise to the right" if _kind(found) == INVERSE else ACROSS
-    figure, axes = canvas(across, "accuracy, %")
-    data: dict[str, Any] = {"color": INK, "marker": "o", "linestyle": "none", "zorder": 3}
-    axes.errorbar(line.xs, line.scaled(100).ys, yerr=arms(line), **data)
+    figure, axes = canvas(ACROSS if _kind(found) != INVERSE else "1/scale", "accuracy, %")
     _draw_fits(axes, line, best)
-    if _kind(found) == INVERSE:
-        axes.invert_xaxis()
+    levels(axes, [each for each in baselines(it) if each[0] == "clean"])
     rates(axes)
     _under_half(axes, found)
     finish(figure, axes)
-    kind = words(_kind(found))
-    shows = f"Accuracy by the scale of {kind} noise, with its best fits. Upright: the first scale under 50 %."
+    shows = (
+        f"Accuracy with {_told(found)} noise, and the best fits to it. Upright: the first scale under 50 %."
+    )
     rows = [[words(each.name), each.formula, parameters(vars(each)), f"{each.r2:.3f}"] for each in best]
     table = Table(["fit", "accuracy at x", "parameters", "R²"], rows)
-    named = own("noise_fits", f"Fits to {kind}", it, place)
+    named = own("noise_fits", f"Fits to {words(_kind(found))}", it, place)
     return Plot(*named, shows, figure, table, courses([line], percent))
 
 
 def _draw_fits(axes: Axes, line: Line, best: Sequence[Fit]) -> None:
-    xs, log = _places(line)
+    """What was measured, and the curves through it, as far as that goes."""
+    log = _far_apart([line])
+    shown = _positive([line])[0] if log else line
+    data: dict[str, Any] = {"color": INK, "marker": "o", "linestyle": "none", "zorder": 3}
+    axes.errorbar(shown.xs, shown.scaled(100).ys, yerr=arms(shown), **data)
+    low, high = shown.xs[0], shown.xs[-1]
+    shares = [step / 120 for step in range(121)]
+    xs = [low * (high / low) ** each if log else low + (high - low) * each for each in shares]
     for place, fit in enumerate(best):
         dash: Any = DASHES[place]
-        look: dict[str, Any] = {"color": SERIES[place], "label": f"{words(fit.name)}, R² {fit.r2:.2f}"}
+        look: dict[str, Any] = {"color": SERIES[place], "label": f"{words(fit.name)}, R² {fit.r2:.3f}"}
         axes.plot(xs, [100 * fit.at(x) for x in xs], linestyle=dash, **look)
     if log:
-        logarithmic_across(axes, line.xs)
-
-
-def _as_given(found: Mapping[str, Any]) -> list[Line]:
-    points = mappings(found.get("points"))
-    return measured(_kind(found), 0, [(number(each.get("scale")), each.get("accuracy")) for each in points])
+        logarithmic_across(axes, shown.xs)
 
 
 def _best(found: Mapping[str, Any]) -> list[Fit]:
@@ -216,21 +248,8 @@ def _best(found: Mapping[str, Any]) -> list[Fit]:
     return fits[:3]
 
 
-def _places(line: Line) -> tuple[list[float], bool]:
-    """Where a fit is drawn, and whether that is on a logarithmic axis."""
-    low, high, count = min(line.xs), max(line.xs), 120
-    if _far_apart(line.xs):
-        return [low * (high / low) ** (step / count) for step in range(count + 1)], True
-    return [low + (high - low) * step / count for step in range(count + 1)], False
-
-
-def _far_apart(xs: Sequence[float]) -> bool:
-    """Too far for a linear axis, and none at zero."""
-    return 0 < 20 * min(xs) <= max(xs)
-
-
 def _under_half(axes: Axes, found: Mapping[str, Any]) -> None:
-    first = number(found.get("first_below_half"))
+    first = _amount(found, found.get("first_below_half"))
     if first is not None:
         axes.axvline(first, color=MUTED, linewidth=1, linestyle=(0, (5, 3)), zorder=1)
         near: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
@@ -243,30 +262,24 @@ def _under_half(axes: Axes, found: Mapping[str, Any]) -> None:
 
 
 def _map(it: Named, place: int, lines: list[Line]) -> Plot | None:
-    """Numbers on fields that are fuller the higher; no number is below which the ink cannot be read."""
+    """Numbers on fields that are fuller the higher, and never so full that they cannot be read."""
+    lines = _positive(lines)
     cells = {(line.name, _short(x)): y for line in lines for x, y, *_ in line.points}
-    scales = sorted({_short(x) for line in lines for x in line.xs}, key=float)
-    if not lines or len(cells) < 2:
+    scales = sorted({scale for _, scale in cells}, key=float)
+    if len(cells) < 2:
         return None
     figure, axes = canvas(ACROSS, "", 0.9 + 0.27 * len(lines))
     least, most = min(cells.values()), max(cells.values())
+    crowded = len(scales) > 9
+    look: dict[str, Any] = {"ha": "center", "va": "center", "color": INK, "fontsize": 7.5 if crowded else 9}
     for row, line in enumerate(lines):
         for column, scale in enumerate(scales):
             if (rate := cells.get((line.name, scale))) is not None:
                 full = 0.04 + 0.44 * (rate - least) / ((most - least) or 1)
-                axes.add_patch(
-                    Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=SERIES[0], alpha=full, linewidth=0)
-                )
-                axes.text(
-                    column,
-                    row,
-                    f"{100 * rate:.0f}",
-                    ha="center",
-                    va="center",
-                    color=INK,
-                    fontsize=_letters(scales),
-                )
-    axes.set_xticks(range(len(scales)), scales, fontsize=_letters(scales))
+                at = (column - 0.5, row - 0.5)
+                axes.add_patch(Rectangle(at, 1, 1, facecolor=SERIES[0], alpha=full, linewidth=0))
+                axes.text(column, row, f"{100 * rate:.0f}", **look)
+    axes.set_xticks(range(len(scales)), scales, rotation=90 if crowded else 0)
     axes.set_yticks(range(len(lines)), [line.name for line in lines])
     axes.set(xlim=(-0.5, len(scales) - 0.5), ylim=(len(lines) - 0.5, -0.5))
     axes.grid(visible=False)
@@ -274,18 +287,9 @@ def _map(it: Named, place: int, lines: list[Line]) -> Plot | None:
     finish(figure, axes)
     shows = "Accuracy in percent by kind of noise and scale; the fuller, the higher. Blank: not measured."
     rows = [[line.name, *(percent(cells.get((line.name, scale))) for scale in scales)] for line in lines]
-    return Plot(
-        *own("noise_map", "Kinds of noise by scale", it, place),
-        shows,
-        figure,
-        Table(["noise", *scales], rows),
-    )
+    named = own("noise_map", "Kinds of noise by scale", it, place)
+    return Plot(*named, shows, figure, Table(["noise", *scales], rows))
 
 
 def _short(x: float) -> str:
-    return f"{x:.2g}"
-
-
-def _letters(columns: Sequence[str]) -> float:
-    """Their size, so that numbers do not touch."""
-    return 9.0 if len(columns) <= 9 else max(5.0, 9.0 * 9 / len(columns))
+    return f"{float(f'{x:.2g}'):g}"

@@ -128,7 +128,8 @@ def _studies(runs: Sequence[History]) -> dict[str, dict[str, Any]]:
     found = {kind: studytables.named(runs, kind) for kind in STUDIES}
     return {
         kind: {
-            "about": [(studytables.about(it), it.study.get("command")) for it in them],
+            "about": [studytables.about(it) for it in them],
+            "commands": [str(command) for it in them if (command := it.study.get("command"))],
             "verdicts": studytables.verdicts(them),
             "tables": {title: table for title, make in STUDY_TABLES[kind].items() if (table := make(them))},
         }
@@ -146,7 +147,8 @@ def _subtitle(runs: Sequence[History]) -> str:
 def _card(run: History, place: int) -> dict[str, Any]:
     found = summary.outcome(run)
     epochs = len(run.epochs)
-    known = [paper.NAMES.get(run.method, run.method), f"{epochs} epoch{'' if epochs == 1 else 's'}"]
+    known = [paper.NAMES.get(run.method, run.method)]
+    known += [f"{epochs} epoch{'' if epochs == 1 else 's'}"] if run.config else []
     known += [str(run.config["model_id"])] if run.config.get("model_id") else []
     return {
         "name": run.name,
@@ -269,7 +271,7 @@ def markdown(runs: Sequence[History], drawn: Sequence[Plot], title: str) -> str:
 def _studies_markdown(runs: Sequence[History]) -> str:
     text = ""
     for kind, found in _studies(runs).items():
-        text += f"\n## {STUDY_TITLES[kind]}\n\n" + "".join(f"- {about}\n" for about, _ in found["about"])
+        text += f"\n## {STUDY_TITLES[kind]}\n\n" + "".join(f"- {about}\n" for about in found["about"])
         for name, used, reasons in found["verdicts"]:
             text += f"\n**{name + ': ' if name else ''}{used}** {' '.join(reasons)}\n"
         for heading, table in found["tables"].items():

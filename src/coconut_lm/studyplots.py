@@ -29,7 +29,7 @@ from coconut_lm.drawing import (
 from coconut_lm.history import STUDIES, History, dig, mappings, number
 from coconut_lm.noiseplots import MOST, baselines, noise_plots, own
 from coconut_lm.studytables import GROUPS, Named, counted, difference, grouped, named, untold
-from coconut_lm.summary import Table, percent
+from coconut_lm.summary import Table, percent, words
 
 ARMS = 10  # of one study that are drawn; all are in the tables
 
@@ -49,7 +49,7 @@ def study_plots(runs: Sequence[History]) -> list[Plot]:
 def _branches(it: Named, place: int) -> Plot | None:
     lines = []
     for number_, arm in enumerate(it.study.all("arms")[:ARMS]):
-        lines += measured(str(arm.get("name")), number_, counted(arm.get("by_k")))
+        lines += measured(words(str(arm.get("name"))), number_, counted(arm.get("by_k")))
     if not lines:
         return None
     figure, axes = canvas("branches", "accuracy, %")
@@ -79,7 +79,7 @@ def _risk(it: Named, place: int) -> Plot | None:
     lines = []
     for number_, arm in enumerate(it.study.all("arms")[:ARMS]):
         area = number(arm.get("aurc"))
-        label = str(arm.get("name")) + (f", AURC {area:.3f}" if area is not None else "")
+        label = words(str(arm.get("name"))) + (f", AURC {area:.3f}" if area is not None else "")
         if points := _risks(arm):
             lines.append(Line(label, number_, points))
     if not lines:

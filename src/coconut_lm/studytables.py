@@ -137,7 +137,7 @@ def _points(it: Named) -> Iterator[list[str]]:
 
 
 def fits(found: Sequence[Named]) -> Table:
-    """The curves as formulas, the best fit first; x is the scale."""
+    """The curves as formulas, the best fit first; x is the scale, of a signal-to-noise ratio its inverse."""
     head = ["run", "noise", "first scale under 50 %", "fit", "accuracy at x", "parameters", "R²"]
     rows = []
     for it in found:
@@ -172,7 +172,7 @@ def votes(found: Sequence[Named]) -> Table:
     for it in found:
         rows += [[it.name, name, with_interval(rate), *[NONE] * 8] for name, rate in _greedy(it)]
         for arm in it.study.all("arms"):
-            line = [it.name, str(arm.get("name")), with_interval(arm.get("single"))]
+            line = [it.name, words(str(arm.get("name"))), with_interval(arm.get("single"))]
             line += [percent(arm.get("mean_single")), *(with_interval(dig(arm, "votes", v)) for v in VOTES)]
             gap = dig(arm, "difference", "majority")
             rows.append([*line, difference(gap), _p(gap), difference(arm.get("against_no_noise"))])
@@ -191,7 +191,7 @@ def selection(found: Sequence[Named]) -> Table:
     rows = []
     for it in found:
         for arm in it.study.all("arms"):
-            line = [it.name, str(arm.get("name")), figure(arm.get("aurc"), ".4f")]
+            line = [it.name, words(str(arm.get("name"))), figure(arm.get("aurc"), ".4f")]
             line += [percent(dig(arm, "abstention", "threshold"))]
             line += [with_interval(dig(arm, "abstention", key)) for key in ("coverage", "accuracy")]
             line += [percent(arm.get("no_answer")), _pass_at(arm)]
@@ -220,7 +220,7 @@ def agreement(found: Sequence[Named]) -> Table:
         for arm in it.study.all("arms"):
             for level in mappings(arm.get("agreement")):
                 share = f"{figure(level.get('votes'), '.0f')} of {figure(level.get('of'), '.0f')}"
-                line = [it.name, str(arm.get("name")), str(level.get("name")), share]
+                line = [it.name, words(str(arm.get("name"))), str(level.get("name")), share]
                 rows.append([*line, figure(level.get("n"), ".0f"), with_interval(level)])
     return _table(["run", "arm", "agreement", "votes", "questions", "accuracy [95 %]"], rows)
 

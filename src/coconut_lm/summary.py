@@ -147,7 +147,8 @@ def results(runs: Sequence[History]) -> Table:
 def beside_paper(runs: Sequence[History]) -> dict[str, Table]:
     """By task, the paper's methods with the runs that use them. It trains GPT-2 on: a model of a run's own,
     which starts from a config JSON, does not stand beside it."""
-    pretrained = [run for run in runs if not str(run.config.get("model_id")).endswith(".json")]
+    whole = [run for run in runs if run.config or run.chief]  # a study alone does not say of which model
+    pretrained = [run for run in whole if not str(run.config.get("model_id")).endswith(".json")]
     tables = {}
     for task, figures in FIGURES.items():
         ours = [(run, outcome(run)) for run in pretrained if run.task == task]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import fakeruns
+import fakestudies
 import pytest
 
 from coconut_lm.report import write
@@ -26,6 +27,7 @@ EVIL = "</script><script>window.broken = 1</script><img src=x onerror='window.br
 def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("report")
     runs = fakeruns.three(place)
+    fakestudies.all_three(runs[1])
     for run in runs:
         for file in (*run.glob("eval/*/predictions.jsonl"), *run.glob("eval/*/thoughts.json")):
             text = file.read_text("utf-8")
@@ -138,4 +140,6 @@ def test_it_can_be_read_by_everybody(look: Any, scheme: str, width: int, tmp_pat
     assert violations(page) == []
     scale = "(plot) => plot.getBoundingClientRect().width / plot.viewBox.baseVal.width"
     scales = page.evaluate(f"[...document.querySelectorAll('figure svg')].map({scale})")
-    assert len(scales) == 10 and min(scales) > 0.9, "letters of a plot are about as high as they were drawn"
+    assert len(scales) == 10 + 7 and min(scales) > 0.9, (
+        "letters of a plot are about as high as they were drawn"
+    )

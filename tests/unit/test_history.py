@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import fakeruns
+import fakestudies
 import pytest
 
 from coconut_lm.data.example import Example
@@ -111,6 +112,38 @@ def test_an_unfinished_evaluation_is_named(tmp_path: Path) -> None:
     history = told(folder)
     assert "evaluation valid-4 is unfinished" in history.missing
     assert history.chief and history.chief.name == "valid-3"
+
+
+def test_studies_of_a_run(tmp_path: Path) -> None:
+    folder = one(tmp_path)
+    fakestudies.all_three(folder)
+    fakestudies.put(folder, fakestudies.robustness(["snr"]), "other-0123abcd")
+    history = told(folder)
+    kinds = ["battery", "robustness", "robustness", "branches"]
+    assert [study.kind for study in history.studies] == kinds and not history.missing
+    assert [study.name for study in history.studies][1:3] == ["other-0123abcd", "test-0123abcd"]
+    assert history.studies[0].get("clean", "n") == 300 and len(history.studies[3].all("arms")) == 5
+    assert history.studies[0].get("clean", "no", "such") is None and history.studies[0].all("clean") == []
+
+
+def test_a_study_alone(tmp_path: Path) -> None:
+    history = told(fakestudies.put(tmp_path, fakestudies.battery()).parent)
+    assert (history.name, history.method, history.task) == ("test-0123abcd", "coconut", "prosqa")
+    assert [study.kind for study in history.studies] == ["battery"] and not history.missing
+
+
+def test_studies_that_are_unfinished_or_damaged_are_named(tmp_path: Path) -> None:
+    folder = one(tmp_path)
+    for figures in (fakestudies.robustness(["snr"]), fakestudies.branches(), fakestudies.battery()):
+        fakestudies.put(folder, figures)
+    (folder / "robustness" / "test-0123abcd" / "robustness.json").unlink()
+    (folder / "branches" / "test-0123abcd" / "branches.json").write_text('{"kind": "bran')
+    (folder / "battery" / "test-0123abcd" / "battery.json").write_text("[1, 2]")
+    history = told(folder)
+    assert history.studies == []
+    said = "; ".join(history.missing)
+    assert "robustness test-0123abcd is unfinished" in said and "branches.json is damaged: not JSON" in said
+    assert "branches test-0123abcd holds no figures" in said and "battery test-0123abcd holds" in said
 
 
 def test_names_tell_runs_apart(tmp_path: Path) -> None:

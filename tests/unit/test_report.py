@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import fakeruns
+import fakestudies
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from coconut_lm import report, summary
 from coconut_lm.data.example import Example
 from coconut_lm.errors import UserError
-from coconut_lm.history import Evaluation, History, read
+from coconut_lm.history import Evaluation, History, Study, read
 from coconut_lm.paper import FIGURES, NAMES
 from coconut_lm.statistics import mcnemar
 
@@ -208,6 +209,44 @@ def test_hardly_anything_is_there(tmp_path: Path, metrics: str | None) -> None:
     assert "not evaluated yet" in text and "No thoughts were monitored or decoded" in text
     assert ("No training was recorded" in text) == (not metrics)
     assert "## Missing" in (pieces / "summary.md").read_text("utf-8")
+
+
+def test_studies_have_sections_of_their_own(tmp_path: Path) -> None:
+    folder = fakeruns.run(tmp_path, "a", FEW, epochs=1)
+    bare = page_of(read([folder]))
+    fakestudies.all_three(folder)
+    page, pieces = report.write([folder])
+    text, html = Page(page.read_text("utf-8")).text, page.read_text("utf-8")
+    for kind, heading in report.STUDY_TITLES.items():
+        assert f'<section id="{kind}">' in html and f'href="#{kind}"' in html and heading in text
+        assert f'id="{kind}"' not in bare and f"coconut-lm {kind} runs/demo" in text
+    for part in ("The latent is used.", "Zero thoughts cost 40.0 points", "every thought is zero", "AURC"):
+        assert part in text, part
+    written = (pieces / "summary.md").read_text("utf-8")
+    for part in ("## Is the latent used?\n", "**The latent is used.** Zero", "### Fits\n", "### Votes\n"):
+        assert part in written, part
+    assert {f"{name}.png" for name in ("battery", "noise_log", "risk_coverage")} <= {
+        p.name for p in pieces.iterdir()
+    }
+
+
+def test_a_study_alone_is_a_page(tmp_path: Path) -> None:
+    file = fakestudies.put(tmp_path, fakestudies.robustness(["gaussian", "snr"]))
+    page, _ = report.write([file.parent])
+    text = Page(page.read_text("utf-8")).text
+    assert page.parent == file.parent and "Kinds of noise by scale" in text and "ProsQA" in text
+    assert "96.3 %" in text and "measured on: test-0123abcd (robustness)" in text
+    assert "beside the paper" not in text and "Is the latent used" not in text and "epochs" not in text
+
+
+def test_no_text_of_a_study_breaks_out() -> None:
+    evil = "</section><script>alert(1)</script>"
+    pages = []
+    for said in ("plain", evil):
+        figures = fakestudies.battery(verdict={"used": "no", "sentences": [said]}, data=said, command=said)
+        figures["rows"][0]["title"] = figures["rows"][1]["group"] = said
+        pages.append(page_of([History("a", Path(), studies=[Study("battery", said, figures)])]))
+    assert Page(pages[0]).tags == Page(pages[1]).tags and evil in Page(pages[1]).text
 
 
 def test_other_data_is_not_paired_and_another_task_has_no_figures(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import fakestudies
 import pytest
+from fakestudies import history as run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,11 +24,6 @@ MAKERS = {
     "branches": fakestudies.branches,
     "battery": fakestudies.battery,
 }
-
-
-def run(*figures: dict[str, Any], name: str = "a") -> History:
-    studies = [Study(each["kind"], f"test-{place}", each) for place, each in enumerate(figures)]
-    return History(name, Path(name), studies=studies)
 
 
 def drawn(*runs: History) -> dict[str, Plot]:
@@ -84,6 +80,14 @@ def test_a_scale_of_zero_is_not_on_a_logarithmic_axis() -> None:
     assert all(xs(line)[0] > 0 for line in data_of(found["noise_log"]).values())
 
 
+def test_inverses_do_not_press_other_kinds_together() -> None:
+    figures = fakestudies.robustness(["snr", "gaussian"])
+    figures["curves"][0]["points"].append({"scale": 0.01, "accuracy": fakestudies.rate(0.4, 300)})
+    found = drawn(run(figures))
+    assert max(xs(data_of(found["noise"])["snr (at 1/scale)"])) == 10 and "farther" in found["noise"].shows
+    assert max(xs(data_of(found["noise_log"])["snr (at 1/scale)"])) == 100
+
+
 def test_levels_that_are_near_have_names_apart() -> None:
     same = {"clean": fakestudies.rate(0.73, 300), "without thoughts": fakestudies.rate(0.727, 300)}
     axes = drawn(run(fakestudies.robustness(["gaussian"], baselines=same)))["noise"].figure.axes[0]
@@ -102,21 +106,30 @@ def test_the_farthest_fall_is_fitted(whole: dict[str, Plot]) -> None:
     }
     plot = whole["noise_fits"]
     assert plot.title == f"Fits to {max(drops, key=lambda kind: drops[kind]).replace('_', ' ')}"
-    assert list(data_of(plot)) == ["logistic log, R² 0.99", "exponential, R² 0.84", "linear, R² 0.61"]
+    assert list(data_of(plot)) == ["logistic log, R² 0.991", "exponential, R² 0.840", "linear, R² 0.610"]
     assert [row[0] for row in plot.table.rows] == ["logistic log", "exponential", "linear"]
-    assert texts(plot) == ["under 50 % at 2"]
+    assert texts(plot) == ["clean", "under 50 % at 2"]
 
 
 def test_a_fit_goes_where_its_formula_says(whole: dict[str, Plot]) -> None:
-    line = data_of(whole["noise_fits"])["exponential, R² 0.84"]
+    line = data_of(whole["noise_fits"])["exponential, R² 0.840"]
     slope = 0.5 / fakestudies.SLOPES["targeted_opposite"][0]
     assert line.get_ydata()[0] == pytest.approx(95 * 2.718281828 ** (-slope * xs(line)[0]))
 
 
-def test_fits_to_a_ratio_are_drawn_from_least_noise_to_most() -> None:
-    plot = drawn(run(fakestudies.robustness(["snr"])))["noise_fits"]
-    left, right = plot.figure.axes[0].get_xlim()
-    assert left > right and "thought over noise" in plot.figure.axes[0].get_xlabel()
+def test_fits_to_a_ratio_go_by_its_inverse() -> None:
+    figures = fakestudies.robustness(["snr"])
+    plot = drawn(run(figures))["noise_fits"]
+    axes = plot.figure.axes[0]
+    left, right = axes.get_xlim()
+    assert left < right and axes.get_xlabel() == "1/scale"
+    line = data_of(plot)["logistic log, R² 0.991"]
+    assert line.get_ydata()[0] > 90 > 50 > line.get_ydata()[-1], "more noise to the right"
+    (upright,) = [
+        each for each in axes.get_lines() if len(set(each.get_xdata())) == 1 == len(each.get_xdata()) - 1
+    ]
+    first = figures["curves"][0]["first_below_half"]
+    assert upright.get_xdata()[0] == pytest.approx(1 / first)
 
 
 def test_the_map_is_blank_where_nothing_was_measured(whole: dict[str, Plot]) -> None:
@@ -130,7 +143,7 @@ def test_the_map_is_blank_where_nothing_was_measured(whole: dict[str, Plot]) -> 
 
 
 def test_branches_and_what_agreement_is_worth(whole: dict[str, Plot]) -> None:
-    arms = [name for name, *_ in fakestudies.ARMS]
+    arms = [name.replace("_", " ") for name, *_ in fakestudies.ARMS]
     assert list(data_of(whole["branches"])) == arms
     assert [row[0] for row in whole["branches"].table.rows] == ["1", "3", "5", "9"]
     assert texts(whole["branches"]) == ["no thoughts", "clean"]
