@@ -20,7 +20,7 @@ from coconut_lm.robustness import CLEAN, WITHOUT
 from coconut_lm.runfolder import write_lines
 from coconut_lm.study import Study
 from coconut_lm.tally import difference, rate
-from coconut_lm.trials import Found, Trial, Watch, verdicts
+from coconut_lm.trials import Found, Trial, Watch, failures, verdicts
 
 NO_NOISE, NO_THOUGHTS, NO_MARKERS = "no noise", "no thoughts", "no markers"
 ANSWERS = "answers.jsonl"
@@ -176,7 +176,10 @@ class Branches:
             | {"against_no_noise": self._against(noiseless, name, polled[name])}
             for name, scale in self.arms.items()
         ]
-        return self.study.head(found) | {"vote": count.vote, "baselines": baselines, "arms": arms}
+        # An example fails as a whole: its branches are one answer.
+        answered = {name: [row for row in rows if not row.get("branch")] for name, rows in found.items()}
+        head = self.study.head(found) | {"failed": failures(answered), "vote": count.vote}
+        return head | {"baselines": baselines, "arms": arms}
 
     def _against(
         self, noiseless: Mapping[int, bool], name: str, asked: Sequence[Poll]

@@ -1,5 +1,6 @@
 """What `branches` looks like: what votes are worth, by number of branches, and where branches agree."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,8 @@ from coconut_lm.tally import rate
 from coconut_lm.votes import VOTES
 
 Summary = Mapping[str, Any]
+SPREAD = ("d_k", "d_k_late", "d_k_relative")
+SHOWN = 4  # numbers of branches
 
 
 def branchings(summary: Summary) -> Iterator[RenderableType]:
@@ -31,20 +34,23 @@ def branchings(summary: Summary) -> Iterator[RenderableType]:
 
 def _accuracies(summary: Summary) -> Table:
     vote = summary["vote"]
-    made = table("", "one branch [95 %]", f"{_words(vote)} [95 %]", "beside clean [95 %]", "p")
+    made = table("", "a branch", f"{_words(vote)} [95 %]", "beside clean [95 %]")
     for name, found in summary["baselines"].items():
-        made.add_row(f"{name}, greedy", interval(found), style="dim")
+        made.add_row(f"{name}, greedy", "", interval(found), style="dim")
     made.add_section()
     for arm in summary["arms"]:
-        against = arm["difference"][vote]
-        figures = (interval(arm["single"]), interval(arm["votes"][vote]), apart(against))
-        made.add_row(arm["name"], *figures, f"{against['p']:.2g}")
+        figures = (interval(arm["votes"][vote]), apart(arm["difference"][vote]))
+        made.add_row(arm["name"], _percent(arm["mean_single"]), *figures)
     return made
 
 
 def _other_votes(arms: Sequence[Summary], vote: str) -> Table:
     others = [each for each in VOTES if each != vote]
-    made = table("voted otherwise", *map(_words, others), "majority beside no noise [95 %]")
+    made = table(
+        "voted otherwise",
+        *(_words(each).replace(" ", "\n") for each in others),
+        "majority beside\nno noise [95 %]",
+    )
     for arm in arms:
         against = arm["against_no_noise"]
         rates = (_percent(arm["votes"][each]["rate"]) for each in others)
@@ -55,7 +61,8 @@ def _other_votes(arms: Sequence[Summary], vote: str) -> Table:
 def _by_number(arms: Sequence[Summary]) -> Table:
     """The majority of the first so many, and how likely one of so many is right."""
     numbers = list(arms[0]["by_k"])
-    made = table("majority / any right, of so many branches", *numbers)
+    numbers = numbers[:: -math.ceil(len(numbers) / SHOWN)][::-1]
+    made = table("majority / any right", *numbers)
     for arm in arms:
         pairs = ((arm["by_k"][k]["rate"], arm["pass_at"][k]) for k in numbers)
         made.add_row(arm["name"], *(f"{_percent(one)} / {_percent(other)}" for one, other in pairs))
@@ -63,39 +70,35 @@ def _by_number(arms: Sequence[Summary]) -> Table:
 
 
 def _selections(arms: Sequence[Summary], vote: str) -> Table:
+    """Who answers: by the threshold, or, without one, where all branches agree."""
     threshold = arms[0]["abstention"]["threshold"]
-    asked = "answered" if threshold is None else f"answered from {threshold:.0%} on"
-    made = table(
-        f"by {_words(vote)}", asked, "right of these [95 %]", "unanimous", "right of these [95 %]", "AURC"
-    )
+    asked = "unanimous" if threshold is None else f"answered\nfrom {threshold:.0%}"
+    made = table(f"by {_words(vote)}", asked, "right of these [95 %]", "AURC")
     for arm in arms:
-        told = arm["abstention"]
-        sure = next((each for each in arm["agreement"] if each["name"] == "unanimous"), rate(()))
-        given = (_share(told["coverage"]["right"], arm), interval(told["accuracy"]))
-        area = "" if arm["aurc"] is None else f"{arm['aurc']:.4f}"
-        made.add_row(arm["name"], *given, _share(sure["n"], arm), interval(sure), area)
+        right = arm["abstention"]["accuracy"]
+        if threshold is None:
+            right = next((each for each in arm["agreement"] if each["name"] == "unanimous"), rate(()))
+        share = right["n"] / max(1, arm["single"]["n"])
+        made.add_row(arm["name"], _percent(share), interval(right), _figure(arm["aurc"], 4))
     return made
-
-
-def _share(count: int, arm: Summary) -> str:
-    return _percent(count / arm["abstention"]["coverage"]["n"])
 
 
 def _differences(arms: Sequence[Summary]) -> Table:
-    made = table("how branches differ", "answers", "texts", "no answer", "D_K", "late", "beside length")
+    names = ("unlike\nanswers", "unlike\ntexts", "no\nanswer", "D_K", "late", "beside\nlength")
+    made = table("how branches differ", *names)
     for arm in arms:
         told = arm["diversity"]
         shares = (_percent(each) for each in (told["answers"], told["texts"], arm["no_answer"]))
-        thoughts = ("" if told[key] is None else f"{told[key]:.3f}" for key in _SPREAD)
-        made.add_row(arm["name"], *shares, *thoughts)
+        made.add_row(arm["name"], *shares, *(_figure(told[key], 3) for key in SPREAD))
     return made
-
-
-_SPREAD = ("d_k", "d_k_late", "d_k_relative")
 
 
 def _percent(share: float | None) -> str:
     return "" if share is None else f"{share:.1%}"
+
+
+def _figure(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
 
 
 def _words(name: str) -> str:

@@ -31,10 +31,10 @@ def watched(found: Iterable[Found], total: int) -> Iterator[Found]:
         nonlocal name, failed
         for row in found:
             name = row["trial"]
-            if row["success"]:
-                verdicts.append(row["correct"])
-            else:
+            if not row["success"]:
                 failed += 1
+            elif not row.get("branch"):  # those of one example are no further examples
+                verdicts.append(row["correct"])
             yield row
 
     yield from follow(counted(), total, says)

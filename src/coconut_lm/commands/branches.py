@@ -95,17 +95,7 @@ def branches(
 
     firsts = _numbers(branches)
     asked = Branching(
-        branches=firsts[-1],
-        noise=noise,
-        scales=numbers(scales),
-        step=step,
-        schedule=schedule,
-        decay=decay,
-        layer=layer,
-        temperature=temperature,
-        top_p=top_p,
-        seed=seed,
-        controls=controls,
+        firsts[-1], noise, numbers(scales), step, schedule, decay, layer, temperature, top_p, seed, controls
     )
     count = Count(vote, abstain, firsts if len(firsts) > 1 else ())
     exam = Exam(
