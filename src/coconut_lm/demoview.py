@@ -13,7 +13,7 @@ from rich.table import Table
 from coconut_lm import summary
 from coconut_lm.config import Config
 from coconut_lm.data.example import Example
-from coconut_lm.history import Evaluation, History
+from coconut_lm.history import Evaluation, History, Study
 from coconut_lm.quickstart import HOPS, Onlooker
 from coconut_lm.statistics import mcnemar, paired_difference
 
@@ -23,6 +23,8 @@ WHY = {
     "coconut": "goes on from cot: step after step becomes a thought, which may hold both ways.",
     "no_thoughts": "goes on from cot too: the same steps go and nothing comes in their place, as a control.",
 }
+STUDIED = {"robustness": "bears noise on its thoughts", "battery": "gets other thoughts than its own"}
+SHOWN = ("dropped", "zero", "gaussian", "swap", "twin_swap")  # of all interventions
 GUESSING = 0.5
 OPENERS = {"darwin": "open", "win32": "start"}
 
@@ -78,6 +80,8 @@ class Demo(Onlooker):
             self._say(self._line(run, figures))
         elif what == "examined":
             self._update(run, description="is examined", figures="")
+        elif what == "studied":
+            self._update(run, description=STUDIED[figures])
         elif what == "note":
             self._say(f"{run:<12} {figures}", style="yellow")
 
@@ -109,8 +113,10 @@ class Demo(Onlooker):
             f"\n[bold]{n:,} unseen graphs of {HOPS} steps, and the same asked of the other root[/]"
         )
         self.out.print(results(found))
-        for line in (*floors(found), "", *verdicts(runs), "", *inside(found)):
+        for line in (*floors(found), "", *verdicts(runs), "", *inside(found), ""):
             self._say(line)
+        self.out.print(used(runs["coconut"]))
+        self.out.print(noise(runs["coconut"]))
         opener = OPENERS.get(sys.platform, "xdg-open")
         self._say(f"\nAll of it, with curves and answers to leaf through: {opener} {page}", style="bold")
         self._say(f'Ask it yourself: coconut-lm ask {out / "coconut"} "{self.question}" --thoughts 0-{HOPS}')
@@ -194,3 +200,41 @@ def inside(runs: Sequence[History]) -> list[str]:
         read = "  ".join(f"{word.strip() or word!r} {share:.0%}" for word, share in thought["tokens"][:4])
         lines.append(f"  thought {place}: {read}")
     return [*lines, f"  it writes: {str(first['output']).strip()}  (gold: {first['gold']})"]
+
+
+def _study(run: History, kind: str) -> Study:
+    """The newest is what this demo has just made."""
+    return [each for each in run.studies if each.kind == kind][-1]
+
+
+def used(run: History) -> Table:
+    """What became of the answers with other thoughts, and what that says."""
+    battery = _study(run, "battery")
+    verdict = str(battery.get("verdict", "used"))
+    rows, n = len(battery.all("rows")), battery.get("n")
+    told = f"Are the thoughts used? [bold]{verdict}[/], by {rows} interventions on {n:,} graphs, such as:"
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, title=told, title_justify="left", title_style="")
+    for name in ("", "right [95 %]", "follows the thoughts"):
+        table.add_column(name, justify="right" if name else "left")
+    table.add_row("its own thoughts", summary.with_interval(battery.get("clean")), "")
+    for row in battery.all("rows"):
+        if row["name"] in SHOWN:
+            follows = summary.percent(row["follows"]["rate"]) if row["follows"] else ""
+            table.add_row(row["title"], summary.with_interval(row["accuracy"]), follows)
+    return table
+
+
+def noise(run: History) -> Table:
+    """Right answers by kind and scale of noise on the thoughts."""
+    study = _study(run, "robustness")
+    curves = study.all("curves")
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("noise on thoughts, right")
+    table.add_column("none", justify="right")
+    for point in curves[0]["points"]:
+        table.add_column(f"{point['scale']:g}", justify="right")
+    clean = summary.percent(study.get("baselines", "clean", "rate"))
+    for curve in curves:
+        rates = [summary.percent(point["accuracy"]["rate"]) for point in curve["points"]]
+        table.add_row(summary.words(curve["noise"]), clean, *rates)
+    return table

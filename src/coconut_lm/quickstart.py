@@ -9,13 +9,14 @@ takes too, and the runs are trained, examined and reported by the rooms that do 
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from coconut_lm import history, launch, report, yamlfile
-from coconut_lm.assembly import open_checkpoint
+from coconut_lm.assembly import Loaded, open_checkpoint
+from coconut_lm.battery import Battery, Choice
 from coconut_lm.config import Config, load
 from coconut_lm.data import prosqa
 from coconut_lm.data.example import Example, write_examples
@@ -25,8 +26,10 @@ from coconut_lm.files import atomic_folder, atomic_write, read_text, refuse_over
 from coconut_lm.history import History
 from coconut_lm.lens import write_thoughts
 from coconut_lm.methods import METHODS, by_epoch
+from coconut_lm.robustness import Robustness, Sweep
 from coconut_lm.runfolder import write_json
 from coconut_lm.sidebyside import Jobs, Tell, cores
+from coconut_lm.study import Study
 from coconut_lm.tokens import add_latent_tokens, word_tokenizer
 from coconut_lm.train import Watch
 
@@ -40,7 +43,9 @@ MARK = "demo.json"
 # looking up is learned where they are few, and carried over where they are more (docs/log.md).
 FIRST = {(1, 3): 45, (1, 4): 10, (1, 5): 10, (1, 6): 13, (2, 2): 10, (2, 3): 50}
 LATER = {(1, 3): 19, (1, 4): 6, (1, 5): 6, (1, 6): 10, (2, 2): 10, (2, 3): 37}
-VALID, TEST, DECODED = 300, 1000, 8
+VALID, TEST, DECODED, STUDIED = 300, 1000, 8, 300
+LOUD = (0.25, 0.5, 1.0, 2.0)
+NOISE = dict.fromkeys(("gaussian_scaled", "orthogonal", "targeted_same", "targeted_opposite"), LOUD)
 SHAPE = {
     "model_type": "qwen3",
     "num_hidden_layers": 2,
@@ -254,3 +259,13 @@ def _carry_out(out: str, name: str, tell: Tell) -> None:
         if count is None and METHODS[name].filler == "latent":
             place = examiner.folder / history.THOUGHTS
             write_thoughts(loaded, examiner.examples[:DECODED], examiner.setting, place)
+            _look_into(loaded, replace(exam, samples=STUDIED, batch_size=BATCH, swap=False), tell)
+
+
+def _look_into(loaded: Loaded, exam: Exam, tell: Tell) -> None:
+    """What noise on the thoughts does to the answers, and what becomes of them with other thoughts."""
+    examiner, sweep, all_of_it = Examiner(loaded, exam), Sweep(NOISE), Choice()
+    tell("studied", "robustness")
+    Robustness(Study("robustness", examiner, sweep.asked), sweep)()
+    tell("studied", "battery")
+    Battery(Study("battery", examiner, all_of_it.asked), all_of_it)()

@@ -31,6 +31,7 @@ def asked(*more: str) -> Result:
 def written() -> dict[str, bytes]:
     """Weights and answers."""
     kept = ("*/checkpoints/*/model.safetensors", "*/eval/*/predictions.jsonl", "*/metrics.jsonl")
+    kept += ("coconut/robustness/*/*.json", "coconut/battery/*/battery.json")
     return {str(path): path.read_bytes() for pattern in kept for path in Path("demo").glob(pattern)}
 
 
@@ -52,6 +53,11 @@ def test_it_trains_examines_reports_and_goes_on() -> None:
     assert "first option" in first.stdout or "rules that skip the steps" in first.stdout
     assert "McNemar" in first.stdout and "demo/report.html" in first.stdout
     assert Path("demo/report.html").stat().st_size > 10_000
+    assert "Is the latent used?" in Path("demo/report.html").read_text(encoding="utf-8")
+    assert re.search(
+        r"Are the thoughts used\? (yes|no|unclear), by \d+ interventions on 20 graphs", first.stdout
+    )
+    assert re.search(r"^ *targeted opposite( +[\d.]+ %){5}", first.stdout, flags=re.M)
     question = read_examples("demo/data/test.json")[0].question
     assert f'coconut-lm ask demo/coconut "{question}" --thoughts 0-3' in first.stdout
     before = written()
