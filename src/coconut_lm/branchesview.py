@@ -46,15 +46,12 @@ def _accuracies(summary: Summary) -> Table:
 
 def _other_votes(arms: Sequence[Summary], vote: str) -> Table:
     others = [each for each in VOTES if each != vote]
-    made = table(
-        "voted otherwise",
-        *(_words(each).replace(" ", "\n") for each in others),
-        "majority beside\nno noise [95 %]",
-    )
+    beside = ["majority beside\nno noise [95 %]"] if any(arm["against_no_noise"] for arm in arms) else []
+    made = table("voted otherwise", *(_words(each).replace(" ", "\n") for each in others), *beside)
     for arm in arms:
+        rates = [_percent(arm["votes"][each]["rate"]) for each in others]
         against = arm["against_no_noise"]
-        rates = (_percent(arm["votes"][each]["rate"]) for each in others)
-        made.add_row(arm["name"], *rates, apart(against) if against else "")
+        made.add_row(arm["name"], *rates, *([apart(against)] if against else []))
     return made
 
 
@@ -62,10 +59,10 @@ def _by_number(arms: Sequence[Summary]) -> Table:
     """The majority of the first so many, and how likely one of so many is right."""
     numbers = list(arms[0]["by_k"])
     numbers = numbers[:: -math.ceil(len(numbers) / SHOWN)][::-1]
-    made = table("majority / any right", *numbers)
+    made = table("majority / any, %", *numbers)
     for arm in arms:
         pairs = ((arm["by_k"][k]["rate"], arm["pass_at"][k]) for k in numbers)
-        made.add_row(arm["name"], *(f"{_percent(one)} / {_percent(other)}" for one, other in pairs))
+        made.add_row(arm["name"], *(f"{_points(one)} / {_points(other)}" for one, other in pairs))
     return made
 
 
@@ -95,6 +92,10 @@ def _differences(arms: Sequence[Summary]) -> Table:
 
 def _percent(share: float | None) -> str:
     return "" if share is None else f"{share:.1%}"
+
+
+def _points(share: float | None) -> str:
+    return _percent(share).removesuffix("%")
 
 
 def _figure(value: float | None, digits: int) -> str:
