@@ -198,7 +198,9 @@ def battery(
         share = clean - lost * each
         row = {"name": f"row {number}", "group": group, "title": title, "accuracy": rate(share, n)}
         row |= {"difference": gap(share, clean, n), "changed": rate(lost * each * 1.1, n)}
-        rows.append(row | {"follows": rate(0.4, n) if group in ("moved", "interchanged") else None})
+        followed = group in ("moved", "interchanged")
+        rows.append(row | {"follows": rate(0.4, n) if followed else None})
+        rows[-1]["follows_by_chance"] = rate(0.1, n) if followed else None
     sentences = [
         "Zero thoughts cost 40.0 points [31.9, 48.1].",
         "Another example's thoughts cost 42.0 points.",

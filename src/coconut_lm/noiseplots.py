@@ -249,8 +249,8 @@ def _best(found: Mapping[str, Any]) -> list[Fit]:
 
 
 def _under_half(axes: Axes, found: Mapping[str, Any]) -> None:
-    first = _amount(found, found.get("first_below_half"))
-    if first is not None:
+    first, (low, high) = _amount(found, found.get("first_below_half")), axes.get_xlim()
+    if first is not None and low <= first <= high:
         axes.axvline(first, color=MUTED, linewidth=1, linestyle=(0, (5, 3)), zorder=1)
         near: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
         axes.annotate(

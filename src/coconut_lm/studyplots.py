@@ -131,7 +131,7 @@ def _battery(found: Sequence[Named]) -> Plot | None:
     return Plot("battery", "What interventions change", shows, figure, Table(["", *names], table), told)
 
 
-UNIT = 0.2  # inches of a line of letters
+UNIT = 0.19  # inches of a line of letters
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def _rows(found: Sequence[Named]) -> list[_Row]:
         within = [(key, title) for key, (group, title) in titles.items() if group == heading]
         for key, label in [(None, heading), *within] if within else ():
             wrapped = textwrap.fill(label, 32)
-            height = 0.6 + 0.75 * (wrapped.count("\n") + 1)
+            height = 0.5 + 0.75 * (wrapped.count("\n") + 1)
             rows.append(_Row(key, wrapped, y + height / 2, height))
             y += height
     return rows
@@ -165,7 +165,7 @@ def _rows(found: Sequence[Named]) -> list[_Row]:
 def _name_rows(axes: Axes, rows: Sequence[_Row]) -> None:
     axes.set_yticks([row.y for row in rows], [row.label for row in rows], fontsize=8.5)
     for label, row in zip(axes.get_yticklabels(), rows, strict=True):
-        label.set(color=INK if row.key is not None else MUTED, linespacing=0.95)
+        label.set(color=INK if row.key is not None else MUTED, linespacing=1.0)
         label.set_fontweight("normal" if row.key is not None else "bold")
     axes.set_ylim(rows[-1].y + rows[-1].height / 2, 0)
     axes.grid(axis="x", visible=True, color=GRID)

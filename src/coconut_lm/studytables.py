@@ -231,7 +231,7 @@ def agreement(found: Sequence[Named]) -> Table:
 def battery(found: Sequence[Named]) -> Table:
     """Every intervention against the clean run, group by group."""
     head = ["run", "thoughts are", "what was done", "accuracy [95 %]", "difference to clean [95 %]", "p"]
-    head += ["answers changed", "donor's answer"]
+    head += ["answers changed", "donor's answer (by chance)"]
     rows = []
     for it in found:
         rows += [[it.name, "as they are", "clean", with_interval(it.study.get("clean")), *[NONE] * 4]]
@@ -244,8 +244,13 @@ def battery(found: Sequence[Named]) -> Table:
                 with_interval(row.get("accuracy")),
             ]
             line += [difference(gap), _p(gap), percent(dig(row, "changed", "rate"))]
-            rows.append([*line, percent(dig(row, "follows", "rate"))])
+            rows.append([*line, _follows(row)])
     return _table(head, rows)
+
+
+def _follows(row: Mapping[str, Any]) -> str:
+    chance = dig(row, "follows_by_chance", "rate")
+    return percent(dig(row, "follows", "rate")) + (f" ({percent(chance)})" if chance is not None else "")
 
 
 def grouped(study: Study) -> list[tuple[str, Mapping[str, Any]]]:

@@ -256,3 +256,10 @@ def test_whatever_a_file_holds_is_shown_or_left_out(data: st.DataObject) -> None
     history = History("a", Path("a"), studies=[Study(kind, "test", figures)])
     assert "<section" in report.render([history], study_plots([history]), "a")
     assert report.markdown([history], [], "a").startswith("# a")
+
+
+def test_an_odd_scale_is_no_place() -> None:
+    figures = fakestudies.robustness(["gaussian"])
+    figures["curves"][0]["first_below_half"] = -1
+    plot = drawn(run(figures))["noise_fits"]
+    assert texts(plot) == ["clean"] and "<svg" in plot.inline()
