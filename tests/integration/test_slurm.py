@@ -1,6 +1,7 @@
 """The batch scripts, with stand-ins for what Slurm and torch would do."""
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 SCRIPTS = Path(__file__).parents[2] / "slurm"
 TRAINING = ["train.sbatch", "train-multinode.sbatch"]
+STUDIES = ["noise.sbatch", "branches.sbatch"]
 
 # Says what it was asked for. STOP: is told by the shell above to stop, and does so in order.
 SRUN = r"""#!/bin/bash
@@ -53,10 +55,12 @@ def run(folder: Path, script: str, *words: str, **environment: str) -> tuple[int
 
 def test_they_are_all_here_and_are_bash() -> None:
     found = sorted(path.name for path in SCRIPTS.iterdir())
-    assert found == ["eval.sbatch", "train-multinode.sbatch", "train.sbatch"]
+    assert found == sorted([*TRAINING, *STUDIES, "eval.sbatch"])
     for name in found:
         subprocess.run(["bash", "-n", str(SCRIPTS / name)], check=True)
-        assert "#SBATCH --requeue\n" in (SCRIPTS / name).read_text()
+        text = (SCRIPTS / name).read_text()
+        assert "#SBATCH --requeue\n" in text
+        assert not re.search(r"--account|--partition|/home|/scratch", text), "those are of one place"
 
 
 def test_one_machine(tmp_path: Path) -> None:
@@ -72,20 +76,40 @@ def test_several_machines_meet_at_the_first(tmp_path: Path) -> None:
     assert asked.endswith("-m coconut_lm run x.yaml fsdp=full")
 
 
-@pytest.mark.parametrize("script", TRAINING)
+def test_a_recipe_on_one_gpu(tmp_path: Path) -> None:
+    code, asked = run(
+        tmp_path, "noise.sbatch", "configs/variants/noise/test.sh", "org/model", "--samples", "2"
+    )
+    assert (code, asked) == (0, ["sh configs/variants/noise/test.sh org/model --samples 2"])
+
+
+def test_branches_with_a_seed_each(tmp_path: Path) -> None:
+    words = ("runs/a b", "d.json", "--scales", ".5")
+    command = "python -m coconut_lm branches runs/a b d.json --scales .5 --seed"
+    assert run(tmp_path, "branches.sbatch", *words) == (0, [f"{command} 0"])
+    assert run(tmp_path, "branches.sbatch", *words, SLURM_ARRAY_TASK_ID="3")[1][-1] == f"{command} 3"
+
+
+def test_one_of_an_array_stops_and_queues_alone(tmp_path: Path) -> None:
+    array = {"SLURM_ARRAY_JOB_ID": "70001", "SLURM_ARRAY_TASK_ID": "3"}
+    code, asked = run(tmp_path, "branches.sbatch", "runs/a", "d.json", STOP="1", **array)
+    assert code == 0 and asked[1:] == ["scancel --signal=TERM 70001_3", "saved", "scontrol requeue 70001_3"]
+
+
+@pytest.mark.parametrize("script", [*TRAINING, *STUDIES])
 def test_a_failure_is_one_and_is_not_tried_again(tmp_path: Path, script: str) -> None:
-    code, asked = run(tmp_path, script, "x.yaml", CODE="2")
+    code, asked = run(tmp_path, script, "x.yaml", "y", CODE="2")
     assert code == 2 and not any("requeue" in line for line in asked)
 
 
-@pytest.mark.parametrize("script", TRAINING)
+@pytest.mark.parametrize("script", [*TRAINING, *STUDIES])
 def test_told_to_stop_it_saves_and_queues_again(tmp_path: Path, script: str) -> None:
-    code, asked = run(tmp_path, script, "x.yaml", STOP="1")
+    code, asked = run(tmp_path, script, "x.yaml", "y", STOP="1")
     assert code == 0
     assert asked[1:] == ["scancel --signal=TERM 70001", "saved", "scontrol requeue 70001"]
 
 
-@pytest.mark.parametrize("script", [*TRAINING, "eval.sbatch"])
+@pytest.mark.parametrize("script", [*TRAINING, *STUDIES, "eval.sbatch"])
 def test_without_arguments_it_says_how(tmp_path: Path, script: str) -> None:
     code, asked = run(tmp_path, script)
     assert code != 0 and asked == []
