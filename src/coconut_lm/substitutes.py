@@ -156,8 +156,10 @@ def anothers(donors: Sequence[int], theirs: Recorded | None = None, share: float
     donors_N = torch.tensor(donors)
 
     def given(known: Recorded, rows_B: Tensor) -> Tensor:
-        own_BKD = known.fed_NKD[rows_B]
-        return own_BKD.lerp((theirs or known).fed_NKD[donors_N[rows_B]], share)
+        of = known if theirs is None else theirs
+        if of.counts_N[donors_N[rows_B]].min() < 0:
+            raise UserError("the clean thoughts about the donor could not be read")
+        return known.fed_NKD[rows_B].lerp(of.fed_NKD[donors_N[rows_B]], share)
 
     return given
 

@@ -152,7 +152,7 @@ class Treatments:
     def _replaced(self) -> Iterator[Treatment]:
         """By what has not their content, or less of it."""
         yield self._fed("zero", "every thought zero", substitutes.zero)
-        if int((self.own.counts_N > 0).sum()) > 1:
+        if sum(n > 0 for n in self.slots) > 1:
             yield self._fed("mean", "every thought the mean of other examples'", substitutes.mean)
         else:
             self.left_out.append("the mean of other examples' thoughts: there is no other example")
@@ -217,7 +217,7 @@ class Treatments:
             self.left_out.append("keys and values: the base does not keep those of all columns")
             return
         lengths = [len(prompt.input_ids) for prompt in self.prompts]
-        donors = self._donors(list(zip(self._counts, lengths, strict=True)))
+        donors = self._donors(list(zip(self.slots, lengths, strict=True)))
         if not donors.paired:
             self.left_out.append("keys and values: no two prompts are of one length")
             return
@@ -251,7 +251,7 @@ class Treatments:
         yield Treatment(ASKED, "asked", "the question about the other entity", asked=asked)
         prompts = self._prompts(rows)
         theirs = self._recorded(prompts)
-        fit = [mine > 0 and mine == n for mine, n in zip(self._counts, theirs.counts_N.tolist(), strict=True)]
+        fit = [0 < a.thoughts == b.thoughts for a, b in zip(self.prompts, prompts, strict=True)]
         donors = Donors([i if fits else None for i, fits in enumerate(fit)], rows, ASKED)
         if donors.paired:
             title = f"thoughts about the other entity{_of(donors)}"
@@ -293,19 +293,14 @@ class Treatments:
         return self._recorded(self.prompts)
 
     @cached_property
-    def _counts(self) -> list[int]:
-        counts: list[int] = self.own.counts_N.tolist()
-        return counts
-
-    @cached_property
     def others(self) -> Donors:
         """Another example with as many thoughts."""
-        return self._donors(self._counts)
+        return self._donors(self.slots)
 
     def _donors(self, kinds: Sequence[Hashable]) -> Donors:
         """Who has no thoughts neither gives nor takes any."""
         golds = [example.answer.strip() for example in self.examiner.examples]
-        counted = enumerate(zip(kinds, self._counts, strict=True))
+        counted = enumerate(zip(kinds, self.slots, strict=True))
         apart = [kind if count > 0 else ("none", i) for i, (kind, count) in counted]
         return Donors(deranged(apart, golds, self.seed), self.examiner.prompts)
 
