@@ -6,10 +6,12 @@ example, the scale and the thought alone.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import fmean
 from typing import Any
 
 from coconut_lm import fits, noise, publishedsweep
+from coconut_lm.answer import Read, read
 from coconut_lm.errors import UserError, require_known
 from coconut_lm.interventions import noisy
 from coconut_lm.onepass import LAST
@@ -57,7 +59,12 @@ class Sweep:
         """What tells it from another sweep."""
         return {**vars(self), "curves": {kind: list(scales) for kind, scales in self.curves.items()}}
 
-    def read(self, kind: str, scale: float) -> Any:
+    @property
+    def clean(self) -> Read:
+        """Reads without noise: thoughts of the same layer."""
+        return read if self.layer == LAST else partial(read, thought_layer=self.layer)
+
+    def read(self, kind: str, scale: float) -> Read:
         """Reads with this noise."""
         where = self.where - 1 if isinstance(self.where, int) else self.where
         return noisy(
@@ -104,7 +111,7 @@ class Robustness:
     def trials(self) -> list[Trial]:
         """The clean runs, then each kind of noise at each scale."""
         study = self.study
-        clean = Trial(CLEAN, study.answers(), {"noise_type": None, "noise_scale": 0.0})
+        clean = Trial(CLEAN, study.answers(read=self.sweep.clean), {"noise_type": None, "noise_scale": 0.0})
         bare = Trial(WITHOUT, study.answers(), clean.tags, thoughts=0)
         return [clean, bare] + [
             Trial(

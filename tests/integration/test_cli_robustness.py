@@ -129,6 +129,17 @@ def test_where_layer_schedule_and_seed_change_what_is_thought(how: list[str]) ->
     assert norms[0] != norms[1] and len(norms[0]) == len(norms[1]) == 12
 
 
+def test_the_clean_run_has_thoughts_of_the_same_layer() -> None:
+    norms = {}
+    for layer in ("-1", "1"):
+        well("--scales", "1e-9", "--layer", layer, "--out", f"of{layer}")
+        for row in rows(f"of{layer}"):
+            if row["trial"] != "without thoughts":
+                norms.setdefault((layer, row["index"]), []).append(row["thought_norms"])
+    assert all(clean == pytest.approx(noisy, rel=1e-3) for clean, noisy in norms.values())
+    assert all(norms["1", index] != norms["-1", index] for index in range(12))
+
+
 def test_the_table_tells_it_all(folder: Path) -> None:
     done = robustness(*WORDS, "--scales", "0,1", "--out", "swept")
     assert done.exit_code == 0
