@@ -12,7 +12,7 @@ from rich.text import Text
 from coconut_lm.verdict import points
 
 USED = {"yes": ("used", "bold green"), "no": ("not used", "bold red"), "unclear": ("unclear", "bold yellow")}
-HEAD = ("", "right", "less clean [95 %]", "changed", "follows")
+HEAD = ("", "right", "beside clean [95 %]", "changed", "follows")
 FOLLOWS = "follows: answers that are those of whom the thoughts are from, where the question has another"
 
 

@@ -20,7 +20,7 @@ from coconut_lm.robustness import CLEAN, WITHOUT
 from coconut_lm.runfolder import write_lines
 from coconut_lm.study import Study
 from coconut_lm.tally import difference, rate
-from coconut_lm.trials import Found, Trial, Watch, failures, verdicts
+from coconut_lm.trials import Found, Trial, Watch, verdicts
 
 NO_NOISE, NO_THOUGHTS, NO_MARKERS = "no noise", "no thoughts", "no markers"
 ANSWERS = "answers.jsonl"
@@ -85,11 +85,6 @@ class Branching:
         )
 
 
-def _named(kind: str, scale: float) -> str:
-    """The arm's name: the scale in as few letters as tell it from any other."""
-    return f"{kind} {scale!r}".removesuffix(".0")
-
-
 class Branches:
     """A branching over a study's examples."""
 
@@ -99,23 +94,10 @@ class Branches:
 
     def _check(self) -> None:
         """What can be known before the first answer."""
-        most, step, study = max(self.study.slots, default=0), self.branching.step, self.study
-        if most == 0:
-            raise UserError(
-                "there are no thoughts to branch at",
-                given=f"method {study.examiner.loaded.method}, stage {study.questions.stage}",
-                expected="a checkpoint that thinks, at a stage with thoughts",
-                do="give another checkpoint or --stage, or an instruct model with --training-free",
-            )
+        most, step = self.study.needs_thoughts("branch at"), self.branching.step
         if step > most:
             raise UserError("no such thought to branch at", given=f"--step {step}", expected=f"1 to {most}")
-        layers = study.layers
-        if not -layers - 1 <= self.branching.layer <= layers:
-            raise UserError(
-                "no such layer",
-                given=f"--layer {self.branching.layer}",
-                expected=f"{-layers - 1} to {layers}",
-            )
+        self.study.needs_layer(self.branching.layer)
 
     # -- what is asked --
 
@@ -123,7 +105,9 @@ class Branches:
     def arms(self) -> dict[str, float | None]:
         """Their names and scales; the controls have none."""
         asked = self.branching
-        with_noise: dict[str, float | None] = {_named(asked.noise, scale): scale for scale in asked.scales}
+        with_noise: dict[str, float | None] = {
+            noise.label(asked.noise, scale): scale for scale in asked.scales
+        }
         return with_noise | dict.fromkeys((NO_NOISE, NO_THOUGHTS, NO_MARKERS) if asked.controls else ())
 
     def trials(self) -> list[Trial]:
@@ -176,10 +160,7 @@ class Branches:
             | {"against_no_noise": self._against(noiseless, name, polled[name])}
             for name, scale in self.arms.items()
         ]
-        # An example fails as a whole: its branches are one answer.
-        answered = {name: [row for row in rows if not row.get("branch")] for name, rows in found.items()}
-        head = self.study.head(found) | {"failed": failures(answered), "vote": count.vote}
-        return head | {"baselines": baselines, "arms": arms}
+        return self.study.head(found) | {"vote": count.vote, "baselines": baselines, "arms": arms}
 
     def _against(
         self, noiseless: Mapping[int, bool], name: str, asked: Sequence[Poll]

@@ -106,6 +106,11 @@ def perturb(kind: str, h_BD: Tensor, scale_B1: Tensor, g_BD: Tensor) -> Tensor:
     return torch.where(scale_B1 > 0, KINDS[kind](h_BD, some_B1, g_BD), h_BD)
 
 
+def label(kind: str, scale: float) -> str:
+    """The kind and the scale, in as few letters as tell it from any other."""
+    return f"{kind} {scale!r}".removesuffix(".0")
+
+
 def scale_key(scale: float) -> int:
     """The part of a key that tells scales apart: the float's own bits."""
     return int.from_bytes(struct.pack(">d", scale), "big")

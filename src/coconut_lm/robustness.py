@@ -79,8 +79,8 @@ class Sweep:
 
 
 def _trial(kind: str, scale: float) -> str:
-    """Its name: the scale in as few letters as tell it from any other. Without noise it is the clean run."""
-    return f"{kind} {scale!r}".removesuffix(".0") if scale > 0 else CLEAN
+    """Its name. Without noise it is the clean run."""
+    return noise.label(kind, scale) if scale > 0 else CLEAN
 
 
 class Robustness:
@@ -92,21 +92,10 @@ class Robustness:
 
     def _check(self) -> None:
         """What can be known before the first answer."""
-        most, where = max(self.study.slots, default=0), self.sweep.where
-        if most == 0:
-            raise UserError(
-                "there are no thoughts to put noise on",
-                given=f"method {self.study.examiner.loaded.method}, stage {self.study.questions.stage}",
-                expected="a checkpoint that thinks, at a stage with thoughts",
-                do="give another checkpoint or --stage, or an instruct model with --training-free",
-            )
+        most, where = self.study.needs_thoughts("put noise on"), self.sweep.where
         if isinstance(where, int) and not 1 <= where <= most:
             raise UserError("no such thought", given=f"--where {where}", expected=f"1 to {most}, first, all")
-        layers = self.study.layers
-        if not -layers - 1 <= self.sweep.layer <= layers:
-            raise UserError(
-                "no such layer", given=f"--layer {self.sweep.layer}", expected=f"{-layers - 1} to {layers}"
-            )
+        self.study.needs_layer(self.sweep.layer)
 
     def trials(self) -> list[Trial]:
         """The clean runs, then each kind of noise at each scale."""

@@ -18,6 +18,7 @@ from coconut_lm.answer import Answerer
 from coconut_lm.assembly import open_checkpoint
 from coconut_lm.config import load
 from coconut_lm.data.example import Example
+from coconut_lm.errors import UserError
 from coconut_lm.exam import Exam, Examiner
 from coconut_lm.journal import Journal
 from coconut_lm.methods import METHODS
@@ -102,10 +103,23 @@ class Study:
     def thinks(self) -> bool:
         return METHODS[self.examiner.loaded.method].filler == "latent"
 
-    @property
-    def layers(self) -> int:
-        """How many the model has."""
-        return int(self.examiner.answerer.model.config.get_text_config().num_hidden_layers)
+    def needs_thoughts(self, what: str) -> int:
+        """The most that a prompt has; refuses to do `what` where none has any."""
+        most = max(self.slots, default=0)
+        if not self.thinks or most == 0:
+            raise UserError(
+                f"there are no thoughts to {what}",
+                given=f"method {self.examiner.loaded.method}, stage {self.questions.stage}",
+                expected="a checkpoint that thinks, at a stage with thoughts",
+                do="give another checkpoint or --stage, or an instruct model with --training-free",
+            )
+        return most
+
+    def needs_layer(self, layer: int) -> None:
+        """Refuses a layer that the model has not."""
+        layers = int(self.examiner.answerer.model.config.get_text_config().num_hidden_layers)
+        if not -layers - 1 <= layer <= layers:
+            raise UserError("no such layer", given=f"--layer {layer}", expected=f"{-layers - 1} to {layers}")
 
     def answers(self, **how: Any) -> Branches:
         """Replies to prompts; `how` are the Answerer's arguments."""
