@@ -49,7 +49,8 @@ def compared(
     before, after, said, was = verdicts(clean), verdicts(rows), answers(rows), answers(clean)
     both = sorted(before.keys() & after.keys())
     found: Row = {"accuracy": rate(after.values()), "difference": None, "newcombe": None}
-    found |= {"changed": rate(said[i] != was[i] for i in both), "follows": None, "follows_by_chance": None}
+    found |= {"changed": rate(said[i] != was[i] for i in both)}
+    found |= dict.fromkeys(("follows", "follows_by_chance", "follows_more"))
     if both:
         clean_was, now_is = ([float(each[i]) for i in both] for each in (before, after))
         found["difference"] = asdict(paired_bootstrap(clean_was, now_is))
@@ -105,7 +106,7 @@ class Test:
 
     @property
     def follows(self) -> bool:
-        more = self.row.get("follows_more")
+        more = self.row["follows_more"]
         return more is not None and more["low"] > 0
 
 

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 import runs
 import torch
+from chats import LLAMA, tokenizer_of
 from saved import CHECKPOINT, EXAMPLES, RUN, save
+from tiny import base_model
 from typer.testing import CliRunner, Result
 
 from coconut_lm import CoconutForCausalLM
@@ -281,8 +283,22 @@ def test_what_cannot_be_asked() -> None:
     message = wrongly("plain", "prosqa.json")
     assert "no thoughts to ask about" in message and "method cot" in message and "that thinks" in message
     message = wrongly(CHECKPOINT, "prosqa.json", "--stage", 0)
-    assert "stage 0, 0 thoughts" in message and "--stage or --thoughts" in message
+    assert "method coconut, stage 0" in message and "--stage" in message
     assert "nowhere.json does not exist" in wrongly(CHECKPOINT, "nowhere.json")
+
+
+def test_an_instruct_model_that_never_learned_to_think() -> None:
+    tokenizer = tokenizer_of(LLAMA, latent=False)
+    ends = dict.fromkeys(["pad_token_id", "bos_token_id", "eos_token_id"], tokenizer.eos_token_id)
+    base_model("llama", vocab_size=len(tokenizer), **ends).save_pretrained("instruct")
+    tokenizer.save_pretrained("instruct")
+    asked = ["Tom has 3 eggs and buys 4 more. How many?", "How many eggs?", "How many eggs has Tom?"]
+    write_examples("eggs.json", [Example(text, (), str(i)) for i, text in enumerate(asked)])
+    words = ["instruct", "eggs.json", "--training-free", "gsm8k", "--max-new-tokens", 4, "--out", "b"]
+    summary = well(*words)
+    names = {row["name"] for row in summary["rows"]}
+    assert summary["thoughts"] == 8 and {"stop_7", "swap_8", "zero_8", "twice", "mean"} <= names
+    assert "asked" not in names and summary["swaps"] is None and summary["verdict"]["used"] == "unclear"
 
 
 def test_help_has_an_example() -> None:
