@@ -31,9 +31,9 @@ class Choice:
         return {"seed": self.seed, "only": list(self.only) or None}
 
     def of(self, possible: Sequence[Treatment]) -> list[Treatment]:
-        names = {each.name for each in possible}
+        known = dict.fromkeys([*GROUPS, *(each.name for each in possible)])
         for name in self.only:
-            require_known("treatment", name, [*GROUPS, *sorted(names)])
+            require_known("treatment", name, known)
         return [each for each in possible if not self.only or {each.name, each.group} & {*self.only}]
 
 
@@ -42,8 +42,8 @@ class Battery:
 
     def __init__(self, study: Study, choice: Choice = Choice()) -> None:
         self.study = study
+        study.needs_thoughts("ask about")
         treatments = Treatments(study.examiner, choice.seed)
-        self._check(treatments.most)
         possible = sorted(treatments, key=lambda each: GROUPS.index(each.group))
         self.chosen, self.left_out = choice.of(possible), treatments.left_out
         if not self.chosen:
@@ -55,16 +55,6 @@ class Battery:
         # Whose answers those with donors are compared with.
         needed = {name for each in self.chosen if each.donors for name in (each.donors.answered, "mean")}
         self.treatments = [each for each in possible if each in self.chosen or each.name in needed]
-
-    def _check(self, most: int) -> None:
-        loaded, stage = self.study.examiner.loaded, self.study.questions.stage
-        if not self.study.thinks or most == 0:
-            raise UserError(
-                "there are no thoughts to ask about",
-                given=f"method {loaded.method}, stage {stage}, {most} thoughts",
-                expected="a checkpoint that thinks, at a stage with thoughts",
-                do="give another checkpoint, --stage or --thoughts",
-            )
 
     def __call__(self, watch: Watch = lambda found, total: found) -> dict[str, Any]:
         """Asks all, and writes what it comes to."""
