@@ -131,7 +131,8 @@ Levels = Sequence[tuple[str, float, Any]]
 def _curves(named: tuple[str, str], lines: list[Line], shows: str, across: Levels, log: bool) -> Plot | None:
     if not lines:
         return None
-    figure, axes = canvas(ACROSS, "accuracy, %")
+    alone = f"{ACROSS} of {lines[0].name}" if len(lines) == 1 else ACROSS  # one line has no legend
+    figure, axes = canvas(alone, "accuracy, %")
     for line in lines:
         _draw(axes, line, banded=len(lines) <= BANDED)
     if log:

@@ -231,7 +231,7 @@ def agreement(found: Sequence[Named]) -> Table:
 def battery(found: Sequence[Named]) -> Table:
     """Every intervention against the clean run, group by group."""
     head = ["run", "thoughts are", "what was done", "accuracy [95 %]", "difference to clean [95 %]", "p"]
-    head += ["answers changed", "donor's answer (by chance)"]
+    head += ["answers changed", "follows the thoughts (by chance)"]
     rows = []
     for it in found:
         rows += [[it.name, "as they are", "clean", with_interval(it.study.get("clean")), *[NONE] * 4]]

@@ -61,7 +61,7 @@ def test_the_battery_by_groups_and_its_verdict() -> None:
     table = studytables.battery(them)
     assert [row[0] for row in table.rows[:3]] == ["as they are", "dropped", "another number"]
     assert [row[1] for row in table.rows if row[-1] != NONE][0] == "halfway to another example's"
-    assert cell(table, 10, "donor's answer (by chance)") == "40.0 % (10.0 %)"
+    assert cell(table, 10, "follows the thoughts (by chance)") == "40.0 % (10.0 %)"
     ((name, used, reasons),) = studytables.verdicts(them)
     assert (name, used) == ("", "The latent is used.") and len(reasons) == 2
     assert studytables.swaps(them).rows == [["300", "94.0 % [90.7, 96.2]", "91.0 % [87.2, 93.7]"]]
