@@ -74,7 +74,7 @@ def typed(recipe: str, *words: str) -> list[list[str]]:
     stand_in.write_text(STANDS_IN.format(python=sys.executable))
     stand_in.chmod(0o755)
     path = {"PATH": f"{stand_in.resolve().parent}:{os.environ['PATH']}"}
-    subprocess.run([str(FOLDER / f"{recipe}.sh"), *words], env=path, check=True)
+    subprocess.run(["sh", str(FOLDER / f"{recipe}.sh"), *words], env=path, check=True)
     return [json.loads(line) for line in Path("typed").read_text().splitlines()]
 
 
