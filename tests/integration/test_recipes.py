@@ -175,6 +175,15 @@ def test_the_commands_of_the_page_run(instruct: Path) -> None:
     }
 
 
+def test_its_python_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    save("demo/coconut")
+    Path("demo/data").mkdir()
+    Path("prosqa.json").rename("demo/data/test.json")
+    (code,) = re.findall(r"```python\n(.*?)```", page("robustness"), flags=re.S)
+    exec(code, {})
+    assert "'difference'" in capsys.readouterr().out and Path("swept/robustness.json").exists()
+
+
 def test_its_keys_files_and_options_are_there(instruct: Path) -> None:
     save("checkpoint")
     spoken = page("robustness")
