@@ -7,9 +7,8 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import PreTrainedConfig
 
-from coconut_lm import card
+from coconut_lm import card, layout
 from coconut_lm.config import Config, dump
 from coconut_lm.errors import UserError
 from coconut_lm.feedback import Feedback, FixedWindow, LastHidden, LearnedWindow
@@ -44,7 +43,7 @@ def to_hf(
 def to_official(model: CoconutForCausalLM, place: Path, *, force: bool = False) -> None:
     """The published code's file: tensors alone, the embedding twice where it thinks."""
     refuse_overwrite(place, force)
-    tensors = _held(model.base_causallm)
+    tensors = layout.held(model.base_causallm)
     if model.config.thinks:
         tensors = {PREFIX + name: tensor for name, tensor in tensors.items()}
         tensors["embedding.weight"] = model.get_input_embeddings().get_parameter("weight").detach().cpu()
@@ -67,16 +66,12 @@ def to_mlx(
     config.json holds the base's keys, and ours under `coconut`; feedback.safetensors the feedback's weights.
     """
     base = model.base_causallm
-    state = base.state_dict(keep_vars=True)
-    once = set({id(tensor): name for name, tensor in reversed(state.items())}.values())
-    prefix = "transformer." if base.config.model_type == "gpt2" else ""  # mlx_lm's GPT-2 has none
-    tensors = {name.removeprefix(prefix): tensor for name, tensor in _held(base).items() if name in once}
-    feedback = {FEEDBACK + name: tensor for name, tensor in _held(model.feedback).items()}
+    feedback = {FEEDBACK + name: tensor for name, tensor in layout.held(model.feedback).items()}
     with atomic_folder(place, force=force) as folder:
-        save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+        save_file(layout.to_mlx(base), folder / WEIGHTS, metadata={"format": "pt"})
         if feedback:
             save_file(feedback, folder / OWN, metadata={"format": "pt"})
-        content = _for_mlx(base.config) | {"coconut": model.config.to_dict()}
+        content = layout.config_for_mlx(base.config) | {"coconut": model.config.to_dict()}
         (folder / "config.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         model.generation_config.save_pretrained(folder)
         _beside(folder, tokenizer, config, progress)
@@ -88,10 +83,6 @@ def _beside(folder: Path, tokenizer: Any, config: Config | None, progress: Progr
         dump(config, folder / RUN)
     if progress is not None:
         progress.write(folder)
-
-
-def _held(module: torch.nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
 
 
 def _window(feedback: Feedback) -> dict[str, Tensor]:
@@ -106,18 +97,3 @@ def _window(feedback: Feedback) -> dict[str, Tensor]:
         expected="the last hidden state, or a window",
         do="convert to hf or mlx",
     )
-
-
-def _for_mlx(config: PreTrainedConfig) -> dict[str, Any]:
-    """The base's keys, with the names that mlx_lm reads beside those that transformers writes today."""
-    content = json.loads(config.to_json_string(use_diff=False))
-    if content["model_type"] == "gpt2":
-        content["n_ctx"] = content["n_positions"]
-    rope = content.get("rope_parameters") or {}
-    local, rope = rope.get("sliding_attention"), rope.get("full_attention", rope)
-    if rope:
-        content["rope_theta"] = rope["rope_theta"]
-        content["rope_scaling"] = rope if rope.get("rope_type", "default") != "default" else None
-    if local:
-        content["rope_local_base_freq"] = local["rope_theta"]
-    return content

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from coconut_lm import layout
 from coconut_lm.configuration import CoconutConfig
 from coconut_lm.errors import UserError
 from coconut_lm.files import read_text
@@ -67,6 +68,8 @@ def _folder(path: Path) -> Weights:
     found = {name: tensor for file in _files(path) for name, tensor in tensors(file).items()}
     if config is None:
         return _told(path, found, "hf")
+    if kind == "mlx":
+        found = layout.from_mlx(found, config.base_config.model_type)
     return Weights(_named(found), config.thinks, str(path), kind, config)
 
 

@@ -1,0 +1,1 @@
+"""The same model on MLX: made of the torch model, and given back to it."""

@@ -1,0 +1,137 @@
+"""What is asked of an mlx_lm model, whatever its architecture: states of embeddings, logits of states.
+
+Shapes: B rows, T columns, D width, N positions, V vocabulary.
+"""
+
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx_lm import utils
+from mlx_lm.models import gpt2
+from mlx_lm.models.base import create_attention_mask
+from mlx_lm.models.rope_utils import YarnRoPE
+
+from coconut_lm.errors import UserError
+
+
+def new(config: dict[str, Any]) -> nn.Module:
+    """An mlx_lm model of this configuration, its weights still to come."""
+    try:
+        model, arguments = utils._get_classes(config)
+    except ValueError:
+        raise _unfit(config["model_type"], "mlx_lm does not know it") from None
+    base: nn.Module = model(arguments.from_dict(config))
+    whole = getattr(base, "model", None)
+    if not isinstance(whole, gpt2.GPT2Model) and (
+        whole is None or "input_embeddings" not in inspect.signature(type(whole).__call__).parameters
+    ):
+        raise _unfit(config["model_type"], "mlx_lm's takes no input embeddings")
+    return base
+
+
+def rotate(base: nn.Module, wavelengths: mx.array) -> None:
+    """YaRN's rotations as they are given: mlx_lm rounds the range of its ramp, which gpt-oss does not."""
+    for module in base.modules():
+        if isinstance(module, YarnRoPE):
+            module._freqs = wavelengths
+
+
+def _unfit(kind: str, why: str) -> UserError:
+    return UserError(
+        "this architecture cannot think on MLX",
+        given=f"{kind}: {why}",
+        expected="gpt2, llama, qwen2, qwen3, gpt_oss or another that does",
+        do="set backend: torch",
+    )
+
+
+def embedding(base: nn.Module) -> nn.Module:
+    """The table of the input embeddings."""
+    inner = base.model
+    return inner.wte if isinstance(inner, gpt2.GPT2Model) else inner.embed_tokens
+
+
+def states(base: nn.Module, embeds_BTD: mx.array, cache: Sequence[Any]) -> mx.array:
+    """The last hidden states, those that the head reads."""
+    inner = base.model
+    if isinstance(inner, gpt2.GPT2Model):
+        return _gpt2(inner, embeds_BTD, cache)
+    # Some read the shape of the ids.
+    ids_BT = mx.zeros(embeds_BTD.shape[:2], mx.int32)
+    return inner(ids_BT, cache=list(cache), input_embeddings=embeds_BTD)
+
+
+def _gpt2(inner: gpt2.GPT2Model, embeds_BTD: mx.array, cache: Sequence[Any]) -> mx.array:
+    """mlx_lm's own takes ids alone."""
+    position_BT = mx.arange(embeds_BTD.shape[1]) + mx.array(cache[0].offset)[..., None]
+    hidden_BTD = embeds_BTD + inner.wpe(mx.maximum(position_BT, 0))
+    mask = create_attention_mask(hidden_BTD, cache[0])
+    for block, kept in zip(inner.h, cache, strict=True):
+        hidden_BTD = block(hidden_BTD, mask, cache=kept)
+    return inner.ln_f(hidden_BTD)
+
+
+def logits(base: nn.Module, hidden_BTD: mx.array) -> mx.array:
+    """The model's own way from last hidden states to logits (tied, scaled, capped), its blocks left out."""
+    stand_in: Any = _Answered(base, hidden_BTD)
+    return type(base).__call__(stand_in, None)
+
+
+def input_scale(base: nn.Module, width: int, cache: Sequence[Any]) -> float:
+    """By what the model multiplies the embeddings it is handed, as its first block sees them."""
+    if isinstance(base.model, gpt2.GPT2Model):
+        return 1.0  # it adds to them
+    with watched(base, 0) as seen:
+        states(base, mx.ones((1, 1, width)), cache)
+    scale: Any = seen[0].mean().item()
+    return float(scale)
+
+
+@contextmanager
+def watched(base: nn.Module, layer: int) -> Iterator[list[mx.array]]:
+    """What goes into a block while this lasts."""
+    blocks = base.layers
+    seen: list[mx.array] = []
+    block = blocks[layer]
+    blocks[layer] = _Watched(block, seen)
+    try:
+        yield seen
+    finally:
+        blocks[layer] = block
+
+
+class _Watched:
+    def __init__(self, block: nn.Module, seen: list[mx.array]) -> None:
+        self._block, self._seen = block, seen
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._block, name)
+
+    def __call__(self, hidden_BTD: mx.array, *args: Any, **kwargs: Any) -> Any:
+        self._seen.append(hidden_BTD)
+        return self._block(hidden_BTD, *args, **kwargs)
+
+
+class _Answered:
+    """A model whose blocks have already run: they answer with the states it is given."""
+
+    def __init__(self, base: Any, hidden_BTD: mx.array) -> None:
+        self._base, self.model = base, _Inner(base.model, hidden_BTD)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._base, name)
+
+
+class _Inner:
+    def __init__(self, inner: Any, hidden_BTD: mx.array) -> None:
+        self._inner, self._hidden = inner, hidden_BTD
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> mx.array:
+        return self._hidden
