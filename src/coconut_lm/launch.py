@@ -16,6 +16,7 @@ from coconut_lm.assembly import Loaded, assemble, heart, open_checkpoint
 from coconut_lm.config import Config, dump, load
 from coconut_lm.data.example import Example, read_examples
 from coconut_lm.data.survey import task_of
+from coconut_lm.engine import TorchEngine, torch_engine
 from coconut_lm.errors import UserError
 from coconut_lm.evaluate import Watch as Examined
 from coconut_lm.evaluate import keep, task_named
@@ -84,9 +85,10 @@ def run(config: Config, watch: Watch | None = None) -> bool:
         if not sharded:
             parallel.place(loaded.model, accelerator)
         preflight.short_check(loaded, data.train, backward=not sharded)
-        trainer = Trainer(config, loaded, data, folder, accelerator, tracker, sharded=sharded, watch=watch)
+        engine = torch_engine(config, loaded, accelerator, sharded)
+        trainer = Trainer(config, loaded, data, folder, engine, tracker, watch=watch)
         if sharing == "step":
-            parallel.hold(trainer.model)
+            parallel.hold(engine.model)
         return trainer.fit()
 
 
@@ -125,12 +127,10 @@ def _answer_together(
     validator = Validator(
         config=config.model_copy(update={"max_new_tokens": examiner.setting.max_new_tokens}),
         loaded=loaded,
-        model=shared,
+        engine=TorchEngine(config, loaded, shared, accelerator, sharded),
         rows=examiner.prompts,
         examples=examiner.examples,
         task=task_named(examiner.setting.task, examiner.setting.scoring),
-        accelerator=accelerator,
-        sharded=sharded,
         answered=lambda prediction, total: None,
     )
     found = validator.answers(examiner.setting.stage)

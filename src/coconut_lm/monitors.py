@@ -47,10 +47,30 @@ def monitor(model: nn.Module, inputs: Mapping[str, Any]) -> dict[str, Any]:
     mask_BT = inputs.get("attention_mask", torch.ones_like(inputs["input_ids"])).bool()
     plain_BT = (mask_BT & (inputs["input_ids"] != inner.config.latent_token_id)).cpu()
     scale = bases.input_scale(inner.config.get_text_config())  # `made` is scaled down before it is fed
+    return figures(
+        output.thoughts.fed_BKD,
+        is_BK,
+        embeddings_ND=measured(embedded[0])[plain_BT],
+        states_ND=measured(output.last_hidden_state)[plain_BT],
+        at_thoughts_BKD=torch.stack(gradients[1:], dim=1) * scale,
+        at_embeddings_ND=measured(gradients[0])[plain_BT],
+    )
+
+
+def figures(
+    fed_BKD: Tensor,
+    is_BK: Tensor,
+    *,
+    embeddings_ND: Tensor,
+    states_ND: Tensor,
+    at_thoughts_BKD: Tensor,
+    at_embeddings_ND: Tensor,
+) -> dict[str, Any]:
+    """Of thoughts beside embeddings and other states, and of the gradients at both."""
     return {
-        **shape(output.thoughts.fed_BKD, is_BK, measured(embedded[0])[plain_BT]),
-        "cosine_states": mean_cosine(measured(output.last_hidden_state)[plain_BT][None]),
-        **flow(torch.stack(gradients[1:], dim=1) * scale, is_BK, measured(gradients[0])[plain_BT]),
+        **shape(fed_BKD, is_BK, embeddings_ND),
+        "cosine_states": mean_cosine(states_ND[None]),
+        **flow(at_thoughts_BKD, is_BK, at_embeddings_ND),
     }
 
 

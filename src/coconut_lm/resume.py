@@ -133,7 +133,7 @@ def save_state(folder: Path, model: nn.Module, optimizer: Optimizer, accelerator
 
 def load_state(folder: Path, model: nn.Module, optimizer: Optimizer, accelerator: Accelerator) -> None:
     state, rank = _state(model, optimizer), accelerator.process_index
-    try:
+    with readable(folder):
         _leave_out_unused(state, folder)
         with _alone():
             load(
@@ -145,16 +145,23 @@ def load_state(folder: Path, model: nn.Module, optimizer: Optimizer, accelerator
         drawn = folder / STATE / f"random_{rank}.pt"
         known = rank == 0 or drawn.is_file()  # there may be more ranks than before
         random = torch.load(drawn, weights_only=True) if known else None
+    set_model_state_dict(model, state["model"], options=TRAINED)
+    set_optimizer_state_dict(model, optimizer, state["optimizer"], options=TRAINED)
+    if random is not None:
+        _draw_on(random)
+
+
+@contextmanager
+def readable(folder: Path) -> Iterator[None]:
+    """What goes wrong meanwhile is wrong with the state."""
+    try:
+        yield
     except (Exception, CheckpointException) as error:  # a damaged pickle may raise anything
         raise UserError(
             f"{folder / STATE} cannot be gone on from",
             given=([type(error).__name__, *str(error).strip().split("\n")])[-1] or type(error).__name__,
             do=f"start another run from weights that are whole: {from_weights(folder)}",
         ) from error
-    set_model_state_dict(model, state["model"], options=TRAINED)
-    set_optimizer_state_dict(model, optimizer, state["optimizer"], options=TRAINED)
-    if random is not None:
-        _draw_on(random)
 
 
 def from_weights(checkpoint: Path) -> str:

@@ -1,4 +1,5 @@
-"""The trainer: epochs of optimizer steps, each epoch validated and saved. It does not know the method.
+"""The trainer: epochs of optimizer steps, each epoch validated and saved. It does not know the method, nor
+what computes.
 
 A step's loss is the mean over the tokens that its whole global batch learns from, however that batch is cut
 over ranks and micro-batches.
@@ -12,19 +13,16 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import torch
-from accelerate import Accelerator
-from torch import Tensor
-
-from coconut_lm import card, monitors, parallel, resume
-from coconut_lm.answer import peak_memory
+from coconut_lm import card, monitors, resume
 from coconut_lm.assembly import Loaded, heart
-from coconut_lm.collate import Batch, Order
+from coconut_lm.collate import Order
 from coconut_lm.config import Config, dump
 from coconut_lm.data.example import Example, Task
+from coconut_lm.engine import Engine
+from coconut_lm.engine import place as place_of
 from coconut_lm.evaluate import Prediction
 from coconut_lm.faults import diverged
-from coconut_lm.feed import Place, Share, steps, tensors
+from coconut_lm.feed import Share, steps
 from coconut_lm.methods import Rows
 from coconut_lm.runfolder import RUN, Progress, RunFolder
 from coconut_lm.track import Tracker
@@ -68,35 +66,31 @@ class Trainer:
         loaded: Loaded,
         data: Data,
         folder: RunFolder,
-        accelerator: Accelerator,
+        engine: Engine,
         tracker: Tracker,
         *,
-        sharded: bool = False,
         watch: Watch | None = None,
     ) -> None:
         self.config, self.loaded, self.data, self.folder = config, loaded, data, folder
-        self.accelerator, self.tracker, self.watch = accelerator, tracker, watch or Watch()
-        ranks, accumulation = accelerator.num_processes, config.gradient_accumulation_steps
-        self.place = Place(accelerator.process_index, ranks, accumulation)
-        self.order = self.order_of(config, data.train, ranks)
-        self.heart = heart(loaded.model)
-        if config.gradient_checkpointing:
-            self.heart.activation_checkpointing_enable()
-        if config.compile:
-            parallel.compile_parts(self.heart)
-        self.model = parallel.distribute(self.heart, accelerator, sharded)
-        self.validator = self._validator(sharded)
+        self.engine, self.tracker, self.watch = engine, tracker, watch or Watch()
+        self.place = place_of(engine.accelerator, config.gradient_accumulation_steps)
+        self.order = self.order_of(config, data.train, self.place.world)
+        self.validator = self._validator()
         self.record: dict[str, Any] | None = None  # of the last epoch
         self.warned: set[str] = set()
-        self.optimizer = self._optimizer()
+        engine.renew()
         self.progress = Progress(
             epoch=config.resume,
             global_batch=self.order.batch_size,
             data=data.fingerprint,
             asked=data.asked,
         )
-        torch.manual_seed(config.seed + self.place.rank)  # dropout of a rank's own, whatever was drawn before
         self.stop, self.stopping = resume.Stop(), False  # what was heard here, what the ranks agreed on
+
+    @property
+    def first(self) -> bool:
+        """The rank that writes."""
+        return self.engine.accelerator.is_main_process
 
     @staticmethod
     def order_of(config: Config, rows: Rows, ranks: int) -> Order:
@@ -105,16 +99,14 @@ class Trainer:
         size = config.batch_size_training * config.gradient_accumulation_steps * ranks
         return Order(len(rows), size, config.seed, lengths, shuffle=config.shuffle)
 
-    def _validator(self, sharded: bool) -> Validator:
+    def _validator(self) -> Validator:
         return Validator(
             config=self.config,
             loaded=self.loaded,
-            model=self.model,
+            engine=self.engine,
             rows=self.data.valid,
             examples=self.data.examples,
             task=self.data.task,
-            accelerator=self.accelerator,
-            sharded=sharded,
             answered=self.watch.answered,
             asked_to_stop=lambda: self.stop.asked,
         )
@@ -137,13 +129,12 @@ class Trainer:
 
     def _account(self) -> str:
         """What is trained on what, and from where on."""
-        sizes = [(weight.numel(), weight.requires_grad) for weight in self.model.parameters()]
-        everything, learned = sum(n for n, _ in sizes), sum(n for n, trained in sizes if trained)
+        everything, learned = self.engine.sizes()
         some = "" if learned == everything else f", {learned:,} of them learned"
         ranks = f" x {self.place.world}" if self.place.world > 1 else ""
         begun = f"; goes on from step {self.progress.step}" if self.progress.step else ""
         return (
-            f"{self.config.method}: {everything:,} weights{some} on {self.accelerator.device.type}{ranks}, "
+            f"{self.config.method}: {everything:,} weights{some} on {self.engine.where}{ranks}, "
             f"{len(self.data.train):,} examples, {self.order.batch_size} a step, "
             f"{self.order.steps:,} steps an epoch{begun}"
         )
@@ -162,11 +153,11 @@ class Trainer:
     def _train_epoch(self, epoch: int) -> None:
         stage, done = self.data.train.stage(epoch), self.progress.batches
         if done == 0 and self._starts_anew(stage):
-            self.optimizer = self._optimizer()
+            self.engine.renew()
         self.progress = replace(self.progress, stage=stage)
         self.watch.epoch(epoch, stage, self.order.steps, done)
         shares = steps(self.data.train, self.order, epoch, self.place, done, self.config.num_workers)
-        self.model.train()
+        self.engine.begin()
         for part in self._until_asked(shares):
             begun = time.perf_counter()
             record = self._step(part) | {"epoch": epoch, "stage": stage, "tokens": part.tokens}
@@ -196,50 +187,16 @@ class Trainer:
     def _step(self, part: Share) -> dict[str, Any]:
         """One optimizer step over a rank's share of the global batch."""
         rate = self._rate()
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        losses = []
-        for number, batch in enumerate(part.batches):
-            with parallel.gathering(self.model, self.accelerator, number == len(part.batches) - 1):
-                loss = self._loss(batch, part)
-                self.accelerator.backward(loss)
-            losses.append(loss.detach())
-        # Asked of the device at once, and of it alone before weights change: to ask is to wait.
-        found, norm = torch.stack([torch.stack(losses).sum(), self._clipped().to(losses[0].dtype)]).tolist()
-        value, stop = parallel.everywhere(self.accelerator, [found, float(self.stop.asked)])
-        self.stopping = stop > 0  # asked of one rank is asked of all
-        self._refuse_odd(f"loss is {value / self.place.world}", value, part)
-        self._refuse_odd(f"gradient's norm is {norm}", norm, part)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        memory = peak_memory(self.accelerator.device)
-        return {"loss": value / self.place.world, "lr": rate, "grad_norm": norm, "memory": memory}
+        found = self.engine.gradient(part, self.stop.asked)
+        self.stopping = found.stop
+        self._refuse_odd("loss is", found.loss, part)
+        self._refuse_odd("gradient's norm is", found.norm, part)
+        self.engine.learn(rate)
+        return {"loss": found.loss, "lr": rate, "grad_norm": found.norm, "memory": self.engine.memory()}
 
     def _refuse_odd(self, what: str, value: float, part: Share) -> None:
         if not math.isfinite(value):
-            raise diverged(what, part, self.progress.step + 1, self.folder.path, self.place.rank)
-
-    def _loss(self, batch: Batch, part: Share) -> Tensor:
-        """A micro-batch's part of the step's loss. Gradients are averaged over ranks, so it is times them."""
-        if self.config.loss_norm == "tokens":
-            items = part.supervised / self.place.world
-        else:
-            items = float((batch.labels[:, 1:] >= 0).sum() * self.place.accumulation)
-        loss: Tensor = self.model(
-            **tensors(batch, self.accelerator.device),
-            columns=batch.columns,
-            num_items_in_batch=max(items, 1e-9),
-            loss_only=True,
-        ).loss
-        return loss
-
-    # -- the optimizer --
-
-    def _optimizer(self) -> torch.optim.AdamW:
-        trained = [weight for weight in self.model.parameters() if weight.requires_grad]
-        return torch.optim.AdamW(
-            trained, lr=self.config.lr, weight_decay=self.config.weight_decay, fused=True
-        )
+            raise diverged(f"{what} {value}", part, self.progress.step + 1, self.folder.path, self.place.rank)
 
     def _starts_anew(self, stage: int) -> bool:
         when = self.config.reset_optimizer
@@ -253,11 +210,6 @@ class Trainer:
         done = (step - warm) / max(1, self.last_step - warm)
         left = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}
         return self.config.lr * left[shape]
-
-    def _clipped(self) -> Tensor:
-        most = self.config.max_grad_norm or math.inf
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), most)
-        return parallel.whole_tensor(norm)
 
     # -- what an epoch ends with --
 
@@ -306,40 +258,39 @@ class Trainer:
     def _save(self, place: Path) -> None:
         if self.config.debug:
             return
-        adapted = self.loaded.model is not self.heart
-        whole = resume.weights(self.model, only_trained=adapted)
-        for name in self.heart.tied_weights:  # once is enough
+        whole = self.engine.weights()
+        for name in heart(self.loaded.model).tied_weights:  # once is enough
             whole.pop(name, None)
-        with resume.whole(place, self.accelerator) as folder:
-            if self.accelerator.is_main_process:
+        with resume.whole(place, self.engine.accelerator) as folder:
+            if self.first:
                 self._save_model(folder, whole)
                 self.loaded.tokenizer.save_pretrained(folder)
                 dump(self.config, folder / RUN)
                 self.progress.write(folder)
                 card.write(folder, self.config, self.progress, self.record)
-            resume.save_state(folder, self.model, self.optimizer, self.accelerator)
-        if self.accelerator.is_main_process:
+            self.engine.save_state(folder)
+        if self.first:
             resume.tidy(self.folder, place, self.config.keep_last)
 
     def _save_model(self, folder: Path, whole: dict[str, Any]) -> None:
-        if self.loaded.model is not self.heart:  # peft's names say what is around the model
+        if self.loaded.model is not heart(self.loaded.model):  # peft's names say what is around the model
             whole = {f"base_model.model.{name}": weight for name, weight in whole.items()}
         self.loaded.model.save_pretrained(folder, state_dict=whole)
 
     def _go_on(self) -> None:
         """Takes up where the newest checkpoint stands, or begins."""
-        if self.accelerator.is_main_process:
+        if self.first:
             resume.recover(self.folder)
-        self.accelerator.wait_for_everyone()
+        self.engine.accelerator.wait_for_everyone()
         place = self.folder.newest()
         if place is None:
             resume.refuse_stateless(self.folder)
             return self.tracker.rewind(0, 0)
         found = Progress.read(place)
         resume.refuse_other(place, found, self.progress)
-        resume.load_state(place, self.model, self.optimizer, self.accelerator)
+        self.engine.load_state(place)
         self.progress = found
-        if self.accelerator.is_main_process:
+        if self.first:
             resume.tidy(self.folder, place, self.config.keep_last)
         if not self.finished:
             self.tracker.rewind(found.step, found.epoch)

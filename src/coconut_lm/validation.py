@@ -10,19 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from accelerate import Accelerator
 from accelerate.utils import gather_object
-from torch import nn
 
-from coconut_lm import monitors, parallel
+from coconut_lm import parallel
 from coconut_lm.answer import Answerer
-from coconut_lm.assembly import Loaded, heart
+from coconut_lm.assembly import Loaded
 from coconut_lm.collate import shard
 from coconut_lm.config import Config
 from coconut_lm.data.example import Example, Task
+from coconut_lm.engine import Engine
+from coconut_lm.engine import place as place_of
 from coconut_lm.evaluate import Prediction, budget, predict, summarise
-from coconut_lm.feed import Place, fixed, share, tensors
+from coconut_lm.feed import Place, fixed, share
 from coconut_lm.methods import Rows
 from coconut_lm.runfolder import EVALUATION, PREDICTIONS, write_json, write_lines
 
@@ -33,28 +32,26 @@ MONITORED = 32  # rows whose thoughts are looked at
 class Validator:
     config: Config
     loaded: Loaded
-    model: nn.Module  # as it is trained: a copy or a part on every rank
+    engine: Engine
     rows: Rows
     examples: Sequence[Example]
     task: Task
-    accelerator: Accelerator
-    sharded: bool
     answered: Callable[[Prediction, int], None]
     asked_to_stop: Callable[[], bool] = lambda: False
 
     @property
     def place(self) -> Place:
-        return Place(self.accelerator.process_index, self.accelerator.num_processes)
+        return place_of(self.engine.accelerator)
 
     def __call__(self, stage: int, out: Path) -> tuple[dict[str, Any], list[Prediction]] | None:
         """The figures of an epoch, and the answers in the order of the data, which are kept in `out`; None
         if a rank was asked to stop."""
         begun = time.perf_counter()
         loss, predictions = self.loss(stage), self.answers(stage)
-        if any(parallel.everywhere(self.accelerator, [float(self.asked_to_stop())])):
+        if any(parallel.everywhere(self.engine.accelerator, [float(self.asked_to_stop())])):
             return None
         found = summarise(predictions, self.examples, self.task.name)
-        if self.accelerator.is_main_process:
+        if self.engine.accelerator.is_main_process:
             self._keep(out, stage, found, predictions)
         accuracy, chains = found["accuracy"], found["cot_match"]
         record = {
@@ -70,36 +67,27 @@ class Validator:
         }
         return record | {"seconds": time.perf_counter() - begun}, predictions
 
-    @torch.no_grad()
     def loss(self, stage: int) -> float:
         """The mean over tokens, or the reference's mean over batches."""
-        self.model.eval()
         total, weights = 0.0, 0.0
         for part in fixed(self.rows, stage, self.config.eval_batch_size, self.place):
             (batch,) = part.batches
-            given = tensors(batch, self.accelerator.device)
-            loss = self.model(**given, columns=batch.columns, num_items_in_batch=part.supervised).loss
-            (value,) = parallel.everywhere(self.accelerator, [loss.item()])
+            value = self.engine.loss(batch, part.supervised)
             weight = part.supervised if self.config.loss_norm == "tokens" else 1
             total, weights = total + value * weight, weights + weight
         return total / weights
 
     def answers(self, stage: int) -> list[Prediction]:
         """What the model writes to every question, each asked of one rank."""
-        total, place = len(self.examples), self.place
+        total, place, sharded = len(self.examples), self.place, self.engine.sharded
         most = self.config.max_new_tokens or budget(self.rows, self.task, stage, self.config.val_path or "")
         thoughts = max(self.rows.prompt(index, stage).thoughts for index in range(total))
-        answerer = Answerer(
-            heart(self.loaded.model),
-            self.rows.tokens,
-            most,
-            synced=self.sharded,
-            min_columns=thoughts if self.sharded else 0,
-        )
         found = []
-        with self.accelerator.autocast():
+        with self.engine.answering() as model:
             for each in predict(
-                answerer,
+                Answerer(
+                    model, self.rows.tokens, most, synced=sharded, min_columns=thoughts if sharded else 0
+                ),
                 self.rows,
                 self.examples,
                 tokenizer=self.loaded.tokenizer,
@@ -110,7 +98,7 @@ class Validator:
             ):
                 found.append(each)
                 self.answered(each, total)
-                if self.asked_to_stop() and not self.sharded:
+                if self.asked_to_stop() and not sharded:
                     break
         everyone: list[Prediction] = gather_object(found) if place.world > 1 else found
         return sorted({each.index: each for each in everyone}.values(), key=lambda each: each.index)
@@ -119,7 +107,7 @@ class Validator:
         """A rank's questions. In shards all ranks must make as many batches: some ask a question that another
         has, which counts once."""
         own: list[int] = shard(np.arange(total), self.place.rank, self.place.world).tolist()
-        lacking = self.sharded and len(own) < -(-total // self.place.world)
+        lacking = self.engine.sharded and len(own) < -(-total // self.place.world)
         return [*own, 0] if lacking else own
 
     def _keep(self, out: Path, stage: int, found: dict[str, Any], predictions: Sequence[Prediction]) -> None:
@@ -138,8 +126,7 @@ class Validator:
         found: dict[str, Any] = {}
         if any(row.thoughts for row in first):
             (batch,) = share(first, self.rows.tokens, replace(self.place, rank=0, world=1)).batches
-            inputs = tensors(batch, self.accelerator.device)
-            found["monitors"] = monitors.monitor(self.model, {**inputs, "columns": batch.columns})
-        if window := monitors.window_weights(heart(self.loaded.model)):
+            found["monitors"] = self.engine.monitors(batch)
+        if window := self.engine.window():
             found["window"] = window
         return found

@@ -20,8 +20,8 @@ from coconut_lm import card, resume
 from coconut_lm.answer import Answerer
 from coconut_lm.config import Config, dump
 from coconut_lm.data.example import Example, read_examples, write_examples
+from coconut_lm.engine import TorchEngine
 from coconut_lm.model import CoconutForCausalLM
-from coconut_lm.train import Trainer
 
 
 @pytest.fixture(autouse=True)
@@ -80,12 +80,12 @@ def raising(error: Exception) -> Callable[..., Any]:
 
 
 def test_a_loss_that_is_no_number_is_not_learned_from() -> None:
-    kept = Trainer._loss
+    kept = TorchEngine._loss
 
-    def odd(trainer: Trainer, *args: Any) -> Any:
-        return kept(trainer, *args) * (float("nan") if trainer.progress.step == 4 else 1)
+    def odd(engine: TorchEngine, *args: Any) -> Any:
+        return kept(engine, *args) * float("nan")
 
-    said = wrongly(prepare=lambda: setattr(Trainer, "_loss", odd))
+    said = wrongly(prepare=partial(patched, TorchEngine, "_loss", 5, odd))
     assert "the loss is nan at step 5: training stops" in said and "lower lr" in said
     assert len(list(folder().path.glob("diverged_at_step_5_rank_0.npz"))) == 1
     assert [line["step"] for line in folder().logged("step")] == [1, 2, 3, 4]
@@ -95,14 +95,14 @@ def test_a_loss_that_is_no_number_is_not_learned_from() -> None:
 
 
 def test_a_gradient_that_is_no_number_is_not_learned_from() -> None:
-    act = partial(setattr, Trainer, "_clipped", lambda trainer: torch.tensor(torch.inf))
+    act = partial(setattr, TorchEngine, "_clipped", lambda engine: torch.tensor(torch.inf))
     assert "the gradient's norm is inf at step 1" in wrongly(prepare=act)
     assert folder().newest() is None
 
 
 def test_the_rows_of_a_bad_step_are_kept() -> None:
     nan = torch.tensor(torch.nan, requires_grad=True)
-    odd = partial(patched, Trainer, "_loss", 2, lambda trainer, batch, part: nan)
+    odd = partial(patched, TorchEngine, "_loss", 2, lambda engine, batch, part: nan)
     wrongly(prepare=odd)
     with np.load(next(folder().path.glob("diverged*.npz"))) as kept:
         assert set(kept) == {"input_ids_0", "labels_0", "index_0"}

@@ -16,6 +16,7 @@ from coconut_lm import launch, parallel
 from coconut_lm.config import Config
 from coconut_lm.data import prosqa
 from coconut_lm.data.example import write_examples
+from coconut_lm.engine import TorchEngine
 from coconut_lm.feed import Place, steps
 from coconut_lm.runfolder import STATE
 from coconut_lm.train import Trainer, Watch
@@ -67,16 +68,16 @@ def test_max_steps_ends_the_plan() -> None:
 # -- gradients and states --
 
 
-def kept_trainers(monkeypatch: pytest.MonkeyPatch) -> list[Trainer]:
+def kept_engines(monkeypatch: pytest.MonkeyPatch) -> list[TorchEngine]:
     """Those that runs of this test make."""
-    made: list[Trainer] = []
+    made: list[TorchEngine] = []
+    make = launch.torch_engine
 
-    class Kept(Trainer):
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **kwargs)
-            made.append(self)
+    def kept(*args: Any) -> TorchEngine:
+        made.append(make(*args))
+        return made[-1]
 
-    monkeypatch.setattr(launch, "Trainer", Kept)
+    monkeypatch.setattr(launch, "torch_engine", kept)
     return made
 
 
@@ -99,11 +100,11 @@ def test_gradients_are_clipped_to_the_norm_and_logged_as_they_were(monkeypatch: 
 
 def test_every_weight_decays(monkeypatch: pytest.MonkeyPatch) -> None:
     """Norms and biases too, as in the published code; the rest of AdamW is torch's default."""
-    trainers = kept_trainers(monkeypatch)
+    engines = kept_engines(monkeypatch)
     runs.train(weight_decay=0.3)
-    (group,) = trainers[0].optimizer.param_groups
+    (group,) = engines[0].optimizer.param_groups
     assert group["weight_decay"] == 0.3 and (group["betas"], group["eps"]) == ((0.9, 0.999), 1e-8)
-    assert {id(weight) for weight in group["params"]} == {id(w) for w in trainers[0].heart.parameters()}
+    assert {id(weight) for weight in group["params"]} == {id(w) for w in engines[0].heart.parameters()}
 
 
 @pytest.mark.parametrize(
