@@ -16,6 +16,7 @@ from transformers.cache_utils import DynamicLayer
 
 from coconut_lm import base as bases
 from coconut_lm.collate import Batch, collate_prompts
+from coconut_lm.configuration import CoconutConfig
 from coconut_lm.errors import UserError
 from coconut_lm.evaluate import Reply
 from coconut_lm.methods import Row
@@ -93,8 +94,8 @@ class Answerer:
         scored: bool = False,
     ) -> None:
         # The layers of an adapter sit inside the model.
-        inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-        if not isinstance(inner, CoconutForCausalLM):
+        inner: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
+        if not isinstance(getattr(inner, "config", None), CoconutConfig):
             raise UserError(
                 "this model does not think",
                 given=type(inner).__name__,
@@ -234,7 +235,8 @@ def _norms(trace: Thoughts) -> list[tuple[float, ...]]:
 
 
 def _can_drop(output: CoconutOutput) -> bool:
-    return all(isinstance(layer, DynamicLayer) for layer in output.past_key_values.layers)
+    cache = output.past_key_values
+    return getattr(cache, "droppable", False) or all(isinstance(each, DynamicLayer) for each in cache.layers)
 
 
 @contextmanager

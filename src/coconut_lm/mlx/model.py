@@ -3,10 +3,10 @@
 Shapes: B rows, T columns, W columns of a window, K thoughts, D width, N supervised positions, V vocabulary.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -22,12 +22,19 @@ from coconut_lm.methods import IGNORED
 from coconut_lm.mlx import base as bases
 from coconut_lm.mlx import feedback as feedbacks
 from coconut_lm.mlx.bridge import to_mlx, to_torch
-from coconut_lm.mlx.cache import PassCache
+from coconut_lm.mlx.cache import Columns, PassCache, windows
 from coconut_lm.model import CoconutForCausalLM
 from coconut_lm.weights import FEEDBACK, PREFIX
 
 LAST = -1  # the layer whose states the head reads
-Feed = Callable[[mx.array, mx.array, mx.array], mx.array]
+
+
+class Feed(Protocol):
+    """A feedback, of whatever make."""
+
+    window: int
+
+    def __call__(self, h_BWD: mx.array, mask_BW: mx.array, index_B: mx.array) -> mx.array: ...
 
 
 @dataclass(frozen=True)
@@ -65,13 +72,18 @@ class Coconut(nn.Module):
         self.base, self.feedback = base, feedback
         self.latent = config.latent_token_id if config.latent_token_id is not None else -1
         self.origin = origin
+        self._windows = windows(base)
         self.scale = bases.input_scale(
             base, config.get_text_config().hidden_size, self.caches(mx.zeros(1, mx.int32))
         )
 
     def caches(self, left_B: mx.array) -> list[PassCache]:
         """Empty ones, of rows padded so much on the left."""
-        return [PassCache(left_B) for _ in self.base.layers]
+        return [PassCache(left_B, window) for window in self._windows]
+
+    def columns(self) -> list[Columns]:
+        """Empty ones to write with."""
+        return [Columns(window) for window in self._windows]
 
     def __call__(
         self,
@@ -90,6 +102,7 @@ class Coconut(nn.Module):
         embeds_BTD = bases.embedding(self.base)(ids_BT)
         is_latent_BT = ids_BT == self.latent
         seen = mask_BT.shape[1] - ids_BT.shape[1]
+        feed = feed or self.feedback
         before_B = mx.zeros(len(ids_BT), mx.int32) if trail is None else trail.thoughts_B
         hidden: list[mx.array] = []
         source = [] if trail is None else [trail.hidden_BWD]
@@ -100,13 +113,13 @@ class Coconut(nn.Module):
             chunk_BTD = embeds_BTD[:, start:stop]
             if start in columns:
                 index_B = before_B + is_latent_BT[:, :start].sum(1)
-                thought_BD = self._thought(source, mask_BT[:, : seen + start], index_B, feed or self.feedback)
+                thought_BD = self._thought(source, mask_BT[:, : seen + start], index_B, feed)
                 fed.append(mx.where(is_latent_BT[:, start, None], thought_BD, chunk_BTD[:, 0]))
                 chunk_BTD = mx.concatenate([fed[-1][:, None], chunk_BTD[:, 1:]], axis=1)
             last_BWD, source_BWD = self._pass(chunk_BTD, cache, layer)
             hidden.append(last_BWD)
             source.append(source_BWD)
-        end = Trail(self._newest(source), before_B + is_latent_BT.sum(1))
+        end = Trail(_newest(source, feed.window), before_B + is_latent_BT.sum(1))
         return Walked(mx.concatenate(hidden, axis=1), fed, is_latent_BT, end)
 
     def logits(self, hidden_BTD: mx.array) -> mx.array:
@@ -123,21 +136,21 @@ class Coconut(nn.Module):
         with bases.watched(self.base, at) as entered:
             return bases.states(self.base, embeds_BWD, cache), entered[0]
 
-    def _newest(self, states: list[mx.array]) -> mx.array:
-        """As many of the newest states as the feedback looks back on, or all."""
-        window = self.feedback.window
-        states_BWD = states[-1][:, -window:]
-        for earlier_BTD in reversed(states[:-1]):
-            if (lacking := window - states_BWD.shape[1]) == 0:
-                break
-            states_BWD = mx.concatenate([earlier_BTD[:, -lacking:], states_BWD], axis=1)
-        return states_BWD
-
     def _thought(self, states: list[mx.array], mask_BT: mx.array, index_B: mx.array, feed: Feed) -> mx.array:
         """What is fed next, made from the newest states of all columns so far."""
-        states_BWD = self._newest(states)
+        states_BWD = _newest(states, feed.window)
         thought_BD = feed(states_BWD, mask_BT[:, -states_BWD.shape[1] :], index_B)
         return (thought_BD / self.scale).astype(states_BWD.dtype)
+
+
+def _newest(states: list[mx.array], window: int) -> mx.array:
+    """So many of the newest states, or all."""
+    states_BWD = states[-1][:, -window:]
+    for earlier_BTD in reversed(states[:-1]):
+        if (lacking := window - states_BWD.shape[1]) == 0:
+            break
+        states_BWD = mx.concatenate([earlier_BTD[:, -lacking:], states_BWD], axis=1)
+    return states_BWD
 
 
 def loss(net: Coconut, batch: Batch, items: int) -> mx.array:
