@@ -1,11 +1,16 @@
 """Rows of all kinds, and every feedback: what two ways of computing are compared on."""
 
+import random
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from tiny import END, EOS, LATENT, START, tiny
 
 from coconut_lm import CoconutForCausalLM
+from coconut_lm.methods import Row as Prompt
+from coconut_lm.tokens import LatentTokens
 
 Row = tuple[list[int], list[int]]  # ids and labels
 FEEDBACKS: dict[str, dict[str, Any]] = {
@@ -38,3 +43,20 @@ def exact(family: str, feedback: dict[str, Any]) -> CoconutForCausalLM:
         if name.endswith("latent_weights"):
             torch.nn.init.normal_(parameter)
     return model
+
+
+TOKENS = LatentTokens(START, END, LATENT, None, EOS, EOS)
+
+
+def prompt(index: int, words: Sequence[int], thoughts: int) -> Prompt:
+    ids = np.array([*words, START, *[LATENT] * thoughts, END], np.int32)
+    return Prompt(ids, len(ids), thoughts, len(words) + 1 if thoughts else -1, index)
+
+
+def prompts(count: int, seed: int = 0, least: int = 0) -> list[Prompt]:
+    """Of all lengths, with different numbers of thoughts."""
+    rng = random.Random(seed)
+    return [
+        prompt(i, [rng.randrange(63) for _ in range(rng.randint(1, 12))], rng.randint(least, 4))
+        for i in range(count)
+    ]
