@@ -50,10 +50,9 @@ class Quiz:
     ) -> dict[int, list[int]]:
         """What we write, by the evaluation's own way: batches, decoding, judging."""
         written: dict[int, list[int]] = {}
-        answerer = Answerer(model, self.net.tokens, self.most)
         now: list[int] = []  # of those asked at present, how many tokens each writes
-        if self.ends:
-            answerer.pick = partial(self._pick, now)
+        how = {"picks": lambda *_: partial(self._pick, now)} if self.ends else {}
+        answerer = Answerer(model, self.net.tokens, self.most, **how)
 
         def generate(prompts: Sequence[Row]) -> Sequence[Reply]:
             now[:] = [self.written[row.index] for row in prompts]
