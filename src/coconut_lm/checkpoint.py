@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from coconut_lm import base as bases
+from coconut_lm import layout
 from coconut_lm.adapters import quietly
 from coconut_lm.errors import UserError
 from coconut_lm.feedback import MatchEmbedding
@@ -84,8 +84,7 @@ class _Places:
         ]
         self.own["embedding.weight"] = self.tables[0]  # the published code saves it twice
         self.prefix = base.base_model_prefix
-        layers = ((f"{name}.weight", module) for name, module in base.named_modules())
-        self.turned = [name for name, module in layers if isinstance(module, Conv1D)]
+        self.turned = layout.transposed(base)
         self.thinks = feedback is not None
         inner = {FEEDBACK + n: t for n, t in feedback.state_dict(keep_vars=True).items()} if feedback else {}
         self.targets |= inner

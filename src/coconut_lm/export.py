@@ -1,11 +1,12 @@
 """Models in the formats of others: the published code's file, a folder that MLX reads. And our own folder."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 from torch import Tensor
 
 from coconut_lm import card, layout
@@ -75,6 +76,28 @@ def to_mlx(
         (folder / "config.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         model.generation_config.save_pretrained(folder)
         _beside(folder, tokenizer, config, progress)
+
+
+def to_mlx_file(
+    model: CoconutForCausalLM, place: Path, whole: Mapping[str, Tensor] | None = None, *, force: bool = False
+) -> None:
+    """All weights in one file, with the names and the layout of vincentamato/mlx-coconut; each tensor once.
+
+    `whole` is the model's state dict, where the model itself holds it no longer.
+    """
+    refuse_overwrite(place, force)
+    turned = {PREFIX + name for name in layout.transposed(model.base_causallm)}
+    held = layout.held(model) if whole is None else whole
+    prefix = PREFIX if model.config.thinks else ""
+    tensors = {
+        name.replace(PREFIX, prefix, 1).replace(layout.GPT2, "", 1): (
+            t.T if name in turned else t
+        ).contiguous()
+        for name, t in held.items()
+        if name not in model.tied_weights
+    }
+    with atomic_write(place, force=force) as file:
+        file.buffer.write(save(tensors))
 
 
 def _beside(folder: Path, tokenizer: Any, config: Config | None, progress: Progress | None) -> None:

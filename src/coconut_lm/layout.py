@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 GPT2 = "transformer."  # mlx_lm's GPT-2 has none
 EXPERTS = ("experts.gate_up_proj", "experts.down_proj")  # gpt-oss: mlx_lm knows those in 4 bits
@@ -24,6 +25,11 @@ def ties(base: PreTrainedModel) -> dict[str, str]:
     state = base.state_dict(keep_vars=True)
     named = {name: first.setdefault(id(tensor), name) for name, tensor in state.items()}
     return {name: other for name, other in named.items() if name != other}
+
+
+def transposed(base: PreTrainedModel) -> list[str]:
+    """Names of GPT-2's matrices, which lie the other way round than those of linear layers."""
+    return [f"{name}.weight" for name, module in base.named_modules() if isinstance(module, Conv1D)]
 
 
 def to_mlx(base: PreTrainedModel) -> dict[str, Tensor]:

@@ -111,11 +111,14 @@ def tidy(folder: RunFolder, newest: Path, keep_last: int | None) -> None:
     for place in folder.path.glob("checkpoints/*"):
         if place.name.endswith(PARTIAL) or (place.name.startswith("step_") and place != newest):
             shutil.rmtree(place)
+    for left in folder.path.glob(f".checkpoint_*{PARTIAL}"):
+        left.unlink()
     saved = folder.checkpoints()
     for place in saved:
         if place != newest:
             shutil.rmtree(place / STATE, ignore_errors=True)
     for place in saved[:-keep_last] if keep_last else ():
+        folder.mlx_file(place).unlink(missing_ok=True)
         shutil.rmtree(place)
 
 

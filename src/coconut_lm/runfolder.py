@@ -1,6 +1,7 @@
 """A run's folder: which file is where, what its metrics say, which checkpoints are whole.
 
     config.yaml   env.json   metrics.jsonl
+    checkpoint_N.safetensors    the weights of one checkpoint alone, where the configuration asks for it
     checkpoints/checkpoint_N/   N epochs finished
     checkpoints/step_K/         a place to go on from inside an epoch, kept until the next one is whole
     eval/NAME/                  predictions.jsonl, metrics.json, validation_examples.txt
@@ -99,6 +100,10 @@ class RunFolder:
     def checkpoint(self, epochs: int) -> Path:
         """The checkpoint after so many finished epochs."""
         return self.path / "checkpoints" / f"checkpoint_{epochs}"
+
+    def mlx_file(self, checkpoint: Path) -> Path:
+        """The file of a checkpoint's weights alone, under the name that it has in mlx-coconut."""
+        return self.path / f"{checkpoint.name}.safetensors"
 
     def step(self, steps: int) -> Path:
         """The place to go on from after so many optimizer steps."""

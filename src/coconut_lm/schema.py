@@ -219,6 +219,8 @@ class Schema(Section):
     """Optimizer steps between checkpoints inside an epoch; null saves after epochs only."""
     save_only_improve: bool = False
     """Save only where validation accuracy is the best so far."""
+    save_mlx_file: bool = False
+    """Weights in save_path/name/checkpoint_N.safetensors too, laid out as mlx-coconut's."""
     keep_last: PositiveInt | None = None
     """Checkpoints that are kept, the newest; null is all."""
     gradient_checkpointing: bool = False

@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from coconut_lm import card, monitors, resume
+from coconut_lm import card, export, monitors, resume
 from coconut_lm.assembly import Loaded, heart
 from coconut_lm.collate import Order
 from coconut_lm.config import Config, dump
@@ -263,6 +263,9 @@ class Trainer:
             whole.pop(name, None)
         with resume.whole(place, self.engine.accelerator) as folder:
             if self.first:
+                if self.config.save_mlx_file and place == self.folder.checkpoint(self.progress.epoch):
+                    file = self.folder.mlx_file(place)
+                    export.to_mlx_file(heart(self.loaded.model), file, whole, force=True)
                 self._save_model(folder, whole)
                 self.loaded.tokenizer.save_pretrained(folder)
                 dump(self.config, folder / RUN)

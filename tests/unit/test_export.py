@@ -12,7 +12,7 @@ from tiny import base_model, thinking, tiny
 
 from coconut_lm import CoconutForCausalLM, UserError
 from coconut_lm.checkpoint import load_into, read
-from coconut_lm.export import to_hf, to_mlx, to_official
+from coconut_lm.export import to_hf, to_mlx, to_mlx_file, to_official
 
 LEARNED = {"kind": "learnable_weights", "window": 3, "scope": "pass"}
 
@@ -151,3 +151,33 @@ def test_a_folder_that_cannot_be_finished_leaves_what_was_there(
             write(learned(), tokenizer, tmp_path / "folder", force=True)
     assert (tmp_path / "folder" / "model.safetensors").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+@pytest.mark.parametrize("thinks", [True, False])
+def test_the_file_for_mlx_has_the_names_and_shapes_of_mlx_coconut(tmp_path: Path, thinks: bool) -> None:
+    model = tiny("gpt2", torch.float32)
+    model.config.latent_token_id = 66 if thinks else None
+    to_mlx_file(model, tmp_path / "checkpoint_1.safetensors")
+    block = {"attn.c_attn": (96, 32), "attn.c_proj": (32, 32), "mlp.c_fc": (128, 32), "mlp.c_proj": (32, 128)}
+    block |= dict.fromkeys(["ln_1", "ln_2"], (32,))
+    expected = {"wte.weight": (67, 32), "wpe.weight": (128, 32), "ln_f.weight": (32,), "ln_f.bias": (32,)}
+    for layer in range(2):
+        for name, shape in block.items():
+            expected[f"h.{layer}.{name}.weight"], expected[f"h.{layer}.{name}.bias"] = shape, shape[:1]
+    prefix = "base_causallm." if thinks else ""
+    found = load_file(tmp_path / "checkpoint_1.safetensors")
+    assert {name: tuple(tensor.shape) for name, tensor in found.items()} == {
+        prefix + name: shape for name, shape in expected.items()
+    }
+
+
+@pytest.mark.parametrize("family", ["gpt2", "qwen3", "gemma3_text", "gpt_oss"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_file_for_mlx_comes_back_as_it_was(tmp_path: Path, family: str, dtype: torch.dtype) -> None:
+    model = tiny(family, dtype, {"kind": "learnable_weights", "window": 3, "projection": 8})
+    to_mlx_file(model, tmp_path / "checkpoint_1.safetensors")
+    fresh = thinking(base_model(family, dtype), model.config.feedback)
+    for tensor in fresh.state_dict().values():
+        tensor.zero_()
+    load_into(fresh, read(tmp_path / "checkpoint_1.safetensors"))
+    assert_equal(fresh, model)

@@ -14,8 +14,11 @@ def convert(
         Path, typer.Argument(metavar="DST", help="The folder (hf, mlx) or file to write.")
     ],
     to: Annotated[
-        Literal["hf", "official", "mlx"],
-        typer.Option(help="hf: our folder; official: the published code's file; mlx: what mlx_lm loads."),
+        Literal["hf", "official", "mlx", "mlx-file"],
+        typer.Option(
+            help="hf: our folder; official: the published code's file; mlx: a folder that mlx_lm loads; "
+            "mlx-file: mlx-coconut's file."
+        ),
     ],
     config: Annotated[
         str | None,
@@ -36,12 +39,13 @@ def convert(
     from coconut_lm.files import refuse_overwrite, refuse_overwrite_folder
     from coconut_lm.terminal import busy, say
 
-    (refuse_overwrite if to == "official" else refuse_overwrite_folder)(destination, force)
+    files = {"official": export.to_official, "mlx-file": export.to_mlx_file}
+    (refuse_overwrite if to in files else refuse_overwrite_folder)(destination, force)
     with busy(f"reading {source}"):
         opened = open_any(source, config=config, tokenizer=tokenizer, method=method, merge=merge)
     with busy(f"writing {destination}"):
-        if to == "official":
-            export.to_official(opened.model, destination, force=force)
+        if to in files:
+            files[to](opened.model, destination, force=force)
         else:
             write = export.to_hf if to == "hf" else export.to_mlx
             write(
