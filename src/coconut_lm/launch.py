@@ -10,13 +10,13 @@ import torch
 from accelerate import Accelerator
 from transformers.utils.logging import disable_progress_bar
 
+from coconut_lm import backend, environment, exam, lengths, parallel, plan, preflight, rules
 from coconut_lm import base as bases
-from coconut_lm import environment, exam, lengths, parallel, plan, preflight
 from coconut_lm.assembly import Loaded, assemble, heart, open_checkpoint
 from coconut_lm.config import Config, dump, load
 from coconut_lm.data.example import Example, read_examples
 from coconut_lm.data.survey import task_of
-from coconut_lm.engine import TorchEngine, torch_engine
+from coconut_lm.engine import Engine, TorchEngine, torch_engine
 from coconut_lm.errors import UserError
 from coconut_lm.evaluate import Watch as Examined
 from coconut_lm.evaluate import keep, task_named
@@ -42,13 +42,6 @@ DEBUG_TRAIN, DEBUG_VALID = 5000, 32
 
 def configuration(place: str, overrides: Sequence[str] = ()) -> Config:
     """Of a file, or of a run's folder, which may have been moved."""
-    config = _configured(place, overrides)
-    if config.backend == "mlx":
-        raise UserError("nothing is computed with mlx yet", given="backend: mlx", do="give backend=torch")
-    return config
-
-
-def _configured(place: str, overrides: Sequence[str]) -> Config:
     path = Path(place)
     if not path.is_dir():
         return load(place, overrides)
@@ -79,17 +72,40 @@ def run(config: Config, watch: Watch | None = None) -> bool:
     if accelerator.is_main_process:
         dump(config, folder.config)
         write_json(folder.environment, environment.describe())
-    sharing = _sharing(config, loaded, accelerator, data.train)
-    sharded = sharing in ("step", "shards")
     with Tracker(folder, config, active=accelerator.is_main_process) as tracker, in_words(config):
-        if not sharded:
-            parallel.place(loaded.model, accelerator)
-        preflight.short_check(loaded, data.train, backward=not sharded)
-        engine = torch_engine(config, loaded, accelerator, sharded)
-        trainer = Trainer(config, loaded, data, folder, engine, tracker, watch=watch)
-        if sharing == "step":
-            parallel.hold(engine.model)
-        return trainer.fit()
+        engine = _engine(config, loaded, data.train, accelerator, watch)
+        return Trainer(config, loaded, data, folder, engine, tracker, watch=watch).fit()
+
+
+def _engine(config: Config, loaded: Loaded, rows: Rows, accelerator: Accelerator, watch: Watch) -> Engine:
+    """What computes, once it is sure that the run would train."""
+    if _backend(config, accelerator) == "mlx":
+        from coconut_lm.mlx.train import MlxEngine
+
+        preflight.short_check(loaded, rows)  # by torch: of weights and rows, which are the same
+        return MlxEngine(config, loaded, accelerator, watch.note)
+    sharing = _sharing(config, loaded, accelerator, rows)
+    sharded = sharing in ("step", "shards")
+    if not sharded:
+        parallel.place(loaded.model, accelerator)
+    preflight.short_check(loaded, rows, backward=not sharded)
+    engine = torch_engine(config, loaded, accelerator, sharded)
+    if sharing == "step":
+        parallel.hold(engine.model)
+    return engine
+
+
+def _backend(config: Config, accelerator: Accelerator) -> backend.Backend:
+    """Auto is torch where a run asks for what MLX does not do."""
+    several = accelerator.num_processes > 1
+    if config.backend == "auto" and (several or any(rules.not_on_mlx(config))):
+        return "torch"
+    chosen = backend.choose(config.backend)
+    if several and chosen == "mlx":
+        raise UserError(
+            "MLX trains in one process", given=f"{accelerator.num_processes} ranks", do="set backend: torch"
+        )
+    return chosen
 
 
 def evaluate_once(config: Config, watch: Examined | None = None) -> tuple[dict[str, Any], Path] | None:

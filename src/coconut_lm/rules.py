@@ -73,10 +73,20 @@ def _of_the_run(c: Schema) -> Iterator[Finding]:
         yield ("name",), "leaves save_path"
     if c.resume >= c.num_epochs and not c.only_eval:
         yield ("resume", "num_epochs"), "nothing is left to train"
-    if c.backend == "mlx" and c.fsdp != "off":
+    if c.backend == "mlx":
+        yield from not_on_mlx(c)
+
+
+def not_on_mlx(c: Schema) -> Iterator[Finding]:
+    """What a run asks for that only torch does."""
+    if c.fsdp not in ("off", "auto"):
         yield ("backend", "fsdp"), "mlx does not shard; set fsdp: off"
-    if c.backend == "mlx" and c.lora and c.lora.quantize != "none":
+    if c.lora and c.lora.quantize != "none":
         yield ("backend", "lora"), "mlx trains no quantised weights; leave lora.quantize out"
+    if c.gradient_checkpointing and not c.only_eval:
+        yield ("backend", "gradient_checkpointing"), "mlx keeps all it computed; leave it out"
+    if c.dtype == "float64":
+        yield ("backend", "dtype"), "mlx has no float64 on a GPU; leave dtype out"
 
 
 def _of_the_curriculum(c: Schema) -> Iterator[Finding]:

@@ -260,9 +260,10 @@ def test_only_eval_asks_as_the_checkpoint_was_trained_last(more: list[str], stag
     assert json.loads(kept.read_text("utf-8"))["stage"] == stage
 
 
-def test_no_training_where_nothing_computes_it() -> None:
-    done = command("run", "a.yaml", "backend=mlx")
-    assert done.code == 2 and "mlx" in done.err and not folder().metrics.exists()
+def test_what_mlx_does_not_do_is_said_before_a_model_loads() -> None:
+    for key, word in {"gradient_checkpointing": "true", "dtype": "float64", "fsdp": "full"}.items():
+        done = command("run", "a.yaml", "backend=mlx", f"{key}={word}")
+        assert done.code == 2 and "mlx" in done.err and key in done.err and not folder().metrics.exists()
 
 
 @pytest.mark.parametrize("thoughts", [0, 2])
