@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 from mixed import FEEDBACKS, ROWS, exact
-from recorded import RECORDED, recorded_model, row
-from recorded import TOKENS as GOLDEN_TOKENS
+from goldenforward import RECORDED, recorded_model, row
+from goldenforward import TOKENS as GOLDEN_TOKENS
 from tiny import EOS, LATENT, START, tiny
 
 from coconut_lm import CoconutForCausalLM, UserError

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from recorded import RECORDED, TOKENS, recorded_model, row
+from goldenforward import RECORDED, TOKENS, recorded_model, row
 from tiny import START
 from torch import Tensor
 
