@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
+from coconut_lm import backend as backends
 from coconut_lm.answer import Answerer, peak_memory
-from coconut_lm.assembly import Loaded
+from coconut_lm.assembly import Loaded, merged
 from coconut_lm.costs import Shape, flops_of_answer
 from coconut_lm.data import prosqa
 from coconut_lm.data.example import Example
@@ -36,13 +38,16 @@ class Exam:
     batch_size: int | None = None
     batch_1: int = 0
     swap: bool = False
+    backend: backends.Asked | None = None
+    quantize: int | None = None  # bits of a weight, on MLX
 
 
 class Examiner:
     """Puts a checkpoint to an exam. `checkpoint` is what its user calls it, where it has no place."""
 
     def __init__(self, loaded: Loaded, exam: Exam, checkpoint: str = "model") -> None:
-        self.loaded, self.exam = loaded, exam
+        self.loaded = loaded = placed(loaded, exam.backend, exam.quantize)
+        self.exam = exam
         self.examples = loaded.read(exam.data, split=exam.split, limit=exam.samples)
         self.prompts = self._prompts(self.examples)
         scoring = exam.scoring or self._of_run("scoring") or "tolerant"
@@ -51,7 +56,9 @@ class Examiner:
         limit = exam.max_new_tokens or self._of_run("max_new_tokens")
         self.setting = Setting(
             checkpoint=str(loaded.place or checkpoint),
-            weights=_weights(loaded.place),
+            weights=_weights(
+                loaded.place, f"{checkpoint} in {exam.quantize} bits" if exam.quantize else None
+            ),
             data=exam.data,
             data_sha256=_sha256(example.to_json() for example in self.examples),
             task=task.name,
@@ -61,7 +68,7 @@ class Examiner:
             scoring=scoring,
             max_new_tokens=limit or budget(self.prompts, task, stage, exam.data),
         )
-        self.answerer = Answerer(loaded.model.to(best_device()), loaded.tokens, self.setting.max_new_tokens)
+        self.answerer = Answerer(loaded.model, loaded.tokens, self.setting.max_new_tokens)
         self._warm_up()
 
     @property
@@ -71,6 +78,7 @@ class Examiner:
         name = f"{Path(setting.data).stem}-{place.name}-stage{setting.stage}"
         name += f"-thoughts{setting.thoughts}" if setting.thoughts is not None else ""
         name += "-reference" if setting.scoring == "reference" else ""
+        name += f"-{self.exam.quantize}bit" if self.exam.quantize else ""
         name += f"-first{self.exam.samples}" if self.exam.samples else ""
         runs = (RunFolder(above) for above in place.parents[:2] if RunFolder.is_one(above))
         return next((run.evaluation(name) for run in runs), Path("eval", name))
@@ -129,8 +137,10 @@ class Examiner:
         return flops_of_answer(shape, each.read - each.thoughts, each.thoughts, each.written + each.ended)
 
     def _memory(self) -> tuple[int, str]:
-        device = self.answerer.model.device
-        return peak_memory(device), "GPU tensors" if device.type == "cuda" else "process"
+        model = self.answerer.model
+        if not isinstance(model, PreTrainedModel):
+            return model.peak_memory(), "MLX arrays"
+        return peak_memory(model.device), "GPU tensors" if model.device.type == "cuda" else "process"
 
     def _warm_up(self) -> None:
         """The longest prompt: what does not fit is said before there are files, and the first batch need not
@@ -141,6 +151,19 @@ class Examiner:
         self.answerer.room(longest)
         if self.answerer.model.device.type == "cuda":
             self.answerer([longest])
+
+
+def placed(loaded: Loaded, asked: backends.Asked | None = None, quantize: int | None = None) -> Loaded:
+    """Where it computes: on what is asked for, else on what its run was made with, if that is here."""
+    own = loaded.config.backend if loaded.config else "auto"
+    own = "auto" if own == "mlx" and not backends.mlx_is_there() else own
+    if backends.choose(asked or own) == "mlx":
+        from coconut_lm.mlx import facade
+
+        return replace(loaded, model=facade.of(merged(loaded.model), quantize))
+    if quantize:
+        raise UserError("only MLX quantises weights", given=f"--quantize {quantize}", do="add --backend mlx")
+    return replace(loaded, model=loaded.model.to(best_device()))
 
 
 def best_device() -> torch.device:
@@ -157,8 +180,10 @@ def _sha256(rows: Iterable[Any]) -> str:
     return digest.hexdigest()
 
 
-def _weights(place: Path | None) -> str:
-    """Tells one state of a checkpoint from another without reading it all; nothing for what is not here."""
+def _weights(place: Path | None, more: str | None = None) -> str:
+    """Tells one state of a checkpoint from another without reading it all, nothing for what is not here;
+    `more` is what else was done to it."""
     found = [] if place is None else [place] if place.is_file() else sorted(place.glob("*.safetensors"))
-    kept = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in found]
+    kept: list[Any] = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in found]
+    kept += [more] if more else []
     return _sha256(kept)[:16] if kept else ""

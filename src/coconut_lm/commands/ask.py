@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from coconut_lm.commands.eval import Backend
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -30,6 +32,7 @@ def ask(
     ] = None,
     top: Annotated[int, typer.Option(metavar="N", min=1, help="Tokens shown of each thought.")] = 5,
     max_new_tokens: Annotated[int, typer.Option(metavar="N", min=1, help="Longest answer, in tokens.")] = 128,
+    backend: Backend = None,
     config: Annotated[
         Path | None, typer.Option(metavar="FILE", help="The run's YAML, for weights that come alone.")
     ] = None,
@@ -41,14 +44,14 @@ def ask(
     """Ask one question: the answer, and what the thoughts before it say."""
     from coconut_lm.assembly import open_checkpoint
     from coconut_lm.config import load
-    from coconut_lm.exam import best_device
+    from coconut_lm.exam import placed
     from coconut_lm.terminal import busy
 
     asked = _asked(question, interactive)
     counts = _counts(thoughts)
     with busy("loading"):
         loaded = open_checkpoint(checkpoint, load(config, check_files=False) if config else None)
-        loaded.model.to(best_device())
+        loaded = placed(loaded, backend)
     options = {"stage": stage, "top": top, "max_new_tokens": max_new_tokens}
     if interactive:
         _talk(loaded, counts, options, as_json)

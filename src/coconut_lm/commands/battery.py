@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from coconut_lm.commands.eval import (
+    Backend,
     BatchSize,
     Checkpoint,
     Data,
@@ -44,6 +45,7 @@ def battery(
     batch_size: BatchSize = None,
     samples: Samples = None,
     max_new_tokens: NewTokens = None,
+    backend: Backend = None,
     config: RunYaml = None,
     out: Out = None,
     force: Force = False,
@@ -66,6 +68,7 @@ def battery(
         max_new_tokens=max_new_tokens,
         samples=samples,
         batch_size=batch_size,
+        backend=backend,
     )
     names = () if only is None else tuple(name.strip() for name in only.split(","))
     choice = Choice(names, seed)

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from coconut_lm.commands.eval import (
+    Backend,
     BatchSize,
     Checkpoint,
     Data,
@@ -79,6 +80,7 @@ def branches(
     batch_size: BatchSize = None,
     samples: Samples = None,
     max_new_tokens: NewTokens = None,
+    backend: Backend = None,
     config: RunYaml = None,
     out: Out = None,
     force: Force = False,
@@ -107,6 +109,7 @@ def branches(
         max_new_tokens=max_new_tokens,
         samples=samples,
         batch_size=batch_size,
+        backend=backend,
     )
     with busy("loading"):
         examiner = examine(checkpoint, exam, config, training_free)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from coconut_lm.commands.eval import Backend
+
 if TYPE_CHECKING:
     from coconut_lm.compare import Comparison, OverSeeds
 
@@ -34,6 +36,7 @@ def compare(
         int | None, typer.Option(metavar="N", min=1, help="Only the first so many examples.")
     ] = None,
     batch_size: Annotated[int, typer.Option(metavar="B", min=1, help="Questions at a time.")] = 32,
+    backend: Backend = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", metavar="DIR", help="Where comparison.json, comparison.md and all go."),
@@ -45,7 +48,7 @@ def compare(
     from coconut_lm.terminal import say
 
     places = _seeds(a, b)
-    exam = {"data": data, "samples": samples, "batch_size": batch_size}
+    exam = {"data": data, "samples": samples, "batch_size": batch_size, "backend": backend}
     one = {"stage": stage_a, "thoughts": thoughts_a}
     other = {"stage": stage_b, "thoughts": thoughts_b}
     comparisons = []

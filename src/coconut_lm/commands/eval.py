@@ -35,6 +35,13 @@ Batch1 = Annotated[
 Decode = Annotated[
     int, typer.Option(metavar="K", min=0, help="Put the thoughts of the first K examples into words.")
 ]
+Backend = Annotated[
+    Literal["auto", "torch", "mlx"] | None,
+    typer.Option(help="What computes; unless given, what its run was made with, or auto."),
+]
+Quantize = Annotated[
+    int | None, typer.Option(metavar="BITS", min=4, max=8, help="Weights in 4 or 8 bits, on MLX.")
+]
 RunYaml = Annotated[
     Path | None,
     typer.Option("--config", metavar="FILE", help="The run's YAML, for weights that come alone."),
@@ -58,6 +65,8 @@ def evaluate(
     swap: Swap = False,
     batch_1: Batch1 = 0,
     decode: Decode = 0,
+    backend: Backend = None,
+    quantize: Quantize = None,
     config: RunYaml = None,
     out: Out = None,
     force: Force = False,
@@ -87,6 +96,8 @@ def evaluate(
         batch_size=batch_size,
         batch_1=batch_1,
         swap=swap,
+        backend=backend,
+        quantize=quantize,
     )
     with busy("loading"):
         loaded = open_checkpoint(checkpoint, load(config, check_files=False) if config else None)
@@ -94,7 +105,7 @@ def evaluate(
     folder = out or examiner.folder
     metrics = examiner(folder, watch=watched, force=force)
     if decode:
-        write_thoughts(loaded, examiner.examples[:decode], examiner.setting, folder / THOUGHTS)
+        write_thoughts(examiner.loaded, examiner.examples[:decode], examiner.setting, folder / THOUGHTS)
     if as_json:
         say(json.dumps(metrics, indent=2, ensure_ascii=False))
     else:

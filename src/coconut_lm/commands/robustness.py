@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 import typer
 
 from coconut_lm.commands.eval import (
+    Backend,
     BatchSize,
     Checkpoint,
     Data,
@@ -73,6 +74,7 @@ def robustness(
     batch_size: BatchSize = None,
     samples: Samples = None,
     max_new_tokens: NewTokens = None,
+    backend: Backend = None,
     config: RunYaml = None,
     out: Out = None,
     force: Force = False,
@@ -95,6 +97,7 @@ def robustness(
         max_new_tokens=max_new_tokens,
         samples=samples,
         batch_size=batch_size,
+        backend=backend,
     )
     with busy("loading"):
         examiner = examine(checkpoint, exam, config, training_free)

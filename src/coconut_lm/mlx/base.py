@@ -17,6 +17,8 @@ from mlx_lm.models.rope_utils import YarnRoPE
 
 from coconut_lm.errors import UserError
 
+GROUPS = (64, 32)  # numbers that share a scale
+
 
 def new(config: dict[str, Any]) -> nn.Module:
     """An mlx_lm model of this configuration, its weights still to come."""
@@ -31,6 +33,24 @@ def new(config: dict[str, Any]) -> nn.Module:
     ):
         raise _unfit(config["model_type"], "mlx_lm's takes no input embeddings")
     return base
+
+
+def quantize(base: nn.Module, bits: int) -> None:
+    """Matrices in 4 or 8 bits, where their rows can be parted into groups; what a model keeps whole, as the
+    router of its experts, it keeps whole."""
+    if bits not in (4, 8):
+        raise UserError("weights have 4 or 8 bits", given=bits)
+    own = getattr(base, "quant_predicate", lambda path, module: True)
+
+    def fits(path: str, module: nn.Module) -> Any:
+        group = next((size for size in GROUPS if module.weight.shape[-1] % size == 0), None)
+        asked = own(path, module)
+        if group is None or not hasattr(module, "to_quantized") or asked is False:
+            return False
+        return {"group_size": group, "bits": bits} | (asked if isinstance(asked, dict) else {})
+
+    nn.quantize(base, class_predicate=lambda path, module: hasattr(module, "weight") and fits(path, module))
+    mx.eval(base.parameters())
 
 
 def rotate(base: nn.Module, wavelengths: mx.array) -> None:

@@ -96,6 +96,10 @@ class MlxModel:
         fed_BKD = to_torch(mx.stack(walked.fed, axis=1)) * self.unit
         return Thoughts(list(columns), fed_BKD, to_torch(walked.is_latent_BT)[:, list(columns)])
 
+    def get_base_model(self) -> "MlxModel":
+        """As peft's has it: nothing is put around this one."""
+        return self
+
     def eval(self) -> "MlxModel":
         return self
 
@@ -202,5 +206,9 @@ class Layer:
         self._kept.values = to_mlx(values_BHTE)
 
 
-def of(heart: CoconutForCausalLM) -> MlxModel:
-    return MlxModel(hearts.of(heart), heart.config)
+def of(heart: CoconutForCausalLM, quantize: int | None = None) -> MlxModel:
+    """The same model; with `quantize`, its weights in so many bits."""
+    net = hearts.of(heart)
+    if quantize is not None:
+        bases.quantize(net.base, quantize)
+    return MlxModel(net, heart.config)
