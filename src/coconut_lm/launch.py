@@ -119,6 +119,7 @@ def evaluate_once(config: Config, watch: Examined | None = None) -> tuple[dict[s
     asked = exam.Exam(
         data=config.val_path,
         task=config.task,
+        backend=config.backend,
         stage=implied if config.eval_stage is None else config.eval_stage,
         samples=min(config.eval_samples or DEBUG_VALID, DEBUG_VALID) if config.debug else config.eval_samples,
     )
