@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel
 
 from coconut_lm import base as bases
 from coconut_lm import checkpoint, feedback, tokens
@@ -252,4 +252,17 @@ def _opened(source: str | Path, tokenizer: Any) -> PreTrainedModel:
         ) from None
     if isinstance(shape, CoconutConfig):
         return CoconutForCausalLM.from_pretrained(source).eval()
+    if hasattr(shape, "coconut"):
+        return _of_mlx(Path(source))
     return CoconutForCausalLM.from_base(source, tokenizer, new_token_init=None, dtype="auto").eval()
+
+
+def _of_mlx(path: Path) -> CoconutForCausalLM:
+    """Of a folder that was written for MLX, which says all that ours says."""
+    weights = checkpoint.read(path)
+    assert weights.config is not None
+    model = CoconutForCausalLM(weights.config).to(weights.dtype)
+    checkpoint.load_into(model, weights)
+    if (path / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(path)
+    return model.eval()

@@ -28,7 +28,18 @@ def load(
     if str(source).endswith(".json"):
         ends = {"bos_token_id": end, "eos_token_id": end} if end is not None else {}
         return new(shape(source, vocab_size=vocabulary_size, **ends), **kwargs)
+    if "quantization" in PreTrainedConfig.get_config_dict(source)[0]:
+        raise UserError(
+            f"{source} holds weights that mlx_lm has quantised",
+            do="make whole ones of them: coconut-lm convert FOLDER OUT --to hf",
+        )
     return AutoModelForCausalLM.from_pretrained(source, trust_remote_code=trust_remote_code, **kwargs)
+
+
+def forget_quantised(config: PreTrainedConfig) -> None:
+    """What mlx_lm adds where it has quantised the weights."""
+    if hasattr(config, "quantization"):
+        del config.quantization, config.quantization_config
 
 
 def new(config: PreTrainedConfig, **kwargs: Any) -> PreTrainedModel:

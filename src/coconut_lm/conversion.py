@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from coconut_lm import assembly, checkpoint, tokens
 from coconut_lm import base as bases
@@ -14,7 +14,7 @@ from coconut_lm.config import Config, load
 from coconut_lm.errors import UserError
 from coconut_lm.methods import METHODS
 from coconut_lm.model import CoconutForCausalLM
-from coconut_lm.runfolder import PROGRESS, RUN, Progress, checkpoint_of
+from coconut_lm.runfolder import Progress, checkpoint_of
 from coconut_lm.weights import WINDOW
 
 
@@ -53,7 +53,7 @@ def open_any(
         return _of_ours(path, "coconut-lm, LoRA", merge)
     weights = checkpoint.read(path)
     if weights.config is not None and not (config or method or tokenizer):
-        return _of_mlx(path, weights) if weights.kind == "mlx" else _of_ours(path, weights.kind, merge)
+        return _of_ours(path, weights.kind, merge)
     return _of_weights(weights, config, tokenizer, method, merge)
 
 
@@ -62,18 +62,6 @@ def _of_ours(path: Path, kind: str, merge: bool) -> Opened:
     if not isinstance(loaded.model, CoconutForCausalLM):
         _asked_to_merge(merge, path)
     return Opened(assembly.merged(loaded.model), loaded.tokenizer, kind, loaded.config, loaded.progress)
-
-
-def _of_mlx(path: Path, weights: Weights) -> Opened:
-    """A folder that was written for MLX says all that ours says."""
-    assert weights.config is not None
-    model = CoconutForCausalLM(weights.config).to(weights.dtype)
-    checkpoint.load_into(model, weights)
-    if (path / "generation_config.json").is_file():
-        model.generation_config = GenerationConfig.from_pretrained(path)
-    run = load(path / RUN, check_files=False) if (path / RUN).is_file() else None
-    progress = Progress.read(path) if (path / PROGRESS).is_file() else None
-    return Opened(model.eval(), tokens.load_tokenizer(path), weights.kind, run, progress)
 
 
 def _of_run(path: Path, run: Config, tokenizer: str | None, method: str | None, merge: bool) -> Opened:
@@ -126,6 +114,7 @@ def _base(weights: Weights, config: str | None, tokenizer: str | None) -> PreTra
         )
     if weights.adapter is None:
         shape = _found(bases.shape, place)
+        bases.forget_quantised(shape)
         if "vocab_size" not in PreTrainedConfig.get_config_dict(place)[0]:  # a shape for any tokenizer
             words = _tokenizer(tokenizer, config, weights.place)
             shape.get_text_config().vocab_size = tokens.latent_tokens(words).before

@@ -7,12 +7,16 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from coconut_lm.errors import UserError
+
 GPT2 = "transformer."  # mlx_lm's GPT-2 has none
 EXPERTS = ("experts.gate_up_proj", "experts.down_proj")  # gpt-oss: mlx_lm knows those in 4 bits
+SCALES = ".scales"
 
 
 def held(module: nn.Module) -> dict[str, Tensor]:
@@ -64,6 +68,34 @@ def _turned(name: str, tensor: Tensor, kind: str) -> Tensor:
     if kind == "gpt_oss" and name.endswith(EXPERTS):
         return tensor.transpose(-1, -2).contiguous()
     return tensor
+
+
+def dequantised(tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The weights that mlx_lm has quantised, made whole; `settings` is its `quantization` in config.json."""
+    made = dict(tensors)
+    for name in [name for name in tensors if name.endswith(SCALES)]:
+        module = name.removesuffix(SCALES)
+        own = {**settings, **(settings.get(module) or {})}
+        bits, mode = own.get("bits"), own.get("mode", "affine")
+        if bits not in (2, 4, 8) or mode != "affine":
+            raise UserError(
+                f"{module} is quantised in a way that is not read here",
+                given=f"{mode}, {bits} bits",
+                expected="affine, 2, 4 or 8 bits",
+                do="take the weights that were not quantised",
+            )
+        packed, scales = made[f"{module}.weight"], made.pop(name)
+        made[f"{module}.weight"] = _whole(packed, scales, made.pop(f"{module}.biases"), bits)
+    return made
+
+
+def _whole(packed: Tensor, scales: Tensor, biases: Tensor, bits: int) -> Tensor:
+    """Of words of 32 bits, the lowest first; a group of numbers has a scale and a bias."""
+    shifts = torch.arange(0, 32, bits, dtype=torch.int32)
+    numbers = (packed.view(torch.int32)[..., None] >> shifts) & (2**bits - 1)
+    groups = numbers.reshape(*scales.shape, -1).float()
+    whole = groups * scales[..., None].float() + biases[..., None].float()
+    return whole.flatten(-2).to(scales.dtype)
 
 
 def config_for_mlx(config: PreTrainedConfig) -> dict[str, Any]:

@@ -66,6 +66,8 @@ def _folder(path: Path) -> Weights:
         return Weights(_named(latent), True, str(path), "seed001-lora", adapter=path / "peft")
     config, kind = _config(path)
     found = {name: tensor for file in _files(path) for name, tensor in tensors(file).items()}
+    if any(name.endswith(layout.SCALES) for name in found):
+        found = layout.dequantised(found, _json(path / "config.json").get("quantization") or {})
     if config is None:
         return _told(path, found, "hf")
     if kind == "mlx":

@@ -9,15 +9,17 @@ import mlx.core as mx
 import numpy as np
 import pytest
 import torch
-from mlx_lm import load
+from mlx_lm import convert, load
 from mlx_lm.utils import load_model
 from tiny import base_model, thinking
 
-from coconut_lm import CoconutForCausalLM, add_latent_tokens
+from coconut_lm import CoconutForCausalLM, UserError, add_latent_tokens
+from coconut_lm.assembly import open_checkpoint
 from coconut_lm.conversion import open_any
 from coconut_lm.export import to_hf, to_mlx
 from coconut_lm.mlx import base as bases
 from coconut_lm.mlx.bridge import to_mlx as array
+from coconut_lm.mlx.bridge import to_torch as tensor
 
 FAMILIES = ["gpt2", "llama", "qwen3", "gpt_oss"]
 YARN = {"rope_type": "yarn", "rope_theta": 150000.0, "factor": 32.0, "beta_fast": 32.0, "beta_slow": 1.0}
@@ -115,4 +117,57 @@ def test_what_mlx_lm_writes_again_is_still_ours(tmp_path: Path) -> None:
     words().save_pretrained(tmp_path / "again")
     shutil.copy(tmp_path / "mlx" / "feedback.safetensors", tmp_path / "again")
     expected, found = heart.state_dict(), open_any(tmp_path / "again").model.state_dict()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def quantised(folder: Path, out: Path, bits: int) -> Any:
+    """As `mlx_lm.convert -q` writes it; the model as mlx_lm reads it again."""
+    convert(str(folder), str(out), quantize=True, q_bits=bits, q_group_size=32)
+    return load_model(out)[0]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_weights_that_mlx_lm_has_quantised_are_made_whole(tmp_path: Path, bits: int, dtype: str) -> None:
+    heart = model("qwen3", hidden_size=64, intermediate_size=128).to(getattr(torch, dtype))
+    to_mlx(heart, words(), tmp_path / "whole")
+    net = quantised(tmp_path / "whole", tmp_path / "small", bits)
+    opened = open_any(tmp_path / "small").model
+    for name, module in net.named_modules():
+        if hasattr(module, "scales"):
+            arrays = (module.weight, module.scales.astype(mx.float32), module.biases.astype(mx.float32))
+            expected = mx.dequantize(*arrays, group_size=32, bits=bits).astype(module.scales.dtype)
+            assert torch.equal(opened.base_causallm.get_parameter(f"{name}.weight"), tensor(expected)), name
+    assert opened.dtype == heart.dtype and opened.config.thinks
+    if dtype == "float32":
+        assert difference(opened, net) < 1e-5
+
+
+def test_a_folder_of_mlx_lm_is_read_by_convert_and_by_nobody_else(tmp_path: Path) -> None:
+    base = base_model("qwen3", torch.float32, vocab_size=64, hidden_size=64, intermediate_size=128)
+    base.save_pretrained(tmp_path / "hf")
+    foreign.tokenizer().save_pretrained(tmp_path / "hf")
+    net = quantised(tmp_path / "hf", tmp_path / "small", 4)
+    with pytest.raises(UserError, match="coconut-lm convert FOLDER OUT --to hf"):
+        open_checkpoint(tmp_path / "small")
+    opened = open_any(tmp_path / "small")
+    to_hf(opened.model, opened.tokenizer, tmp_path / "whole")
+    again = open_checkpoint(tmp_path / "whole").model
+    assert difference(again, net) < 1e-5
+
+
+def test_bits_that_are_not_read_are_refused(tmp_path: Path) -> None:
+    to_mlx(model("qwen3", hidden_size=64, intermediate_size=128), words(), tmp_path / "whole")
+    quantised(tmp_path / "whole", tmp_path / "small", 6)
+    with pytest.raises(UserError, match="affine, 2, 4 or 8 bits"):
+        open_any(tmp_path / "small")
+
+
+def test_a_folder_for_mlx_is_asked_as_it_is(tmp_path: Path) -> None:
+    """It thinks, although transformers' own would take it for a plain base."""
+    heart = model("gpt2", {"kind": "learnable_weights", "window": 3})
+    to_mlx(heart, words(), tmp_path / "out")
+    opened = open_checkpoint(tmp_path / "out")
+    assert opened.method == "coconut"
+    expected, found = heart.state_dict(), opened.model.state_dict()
     assert all(torch.equal(found[name], expected[name]) for name in expected)
