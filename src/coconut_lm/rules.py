@@ -113,6 +113,8 @@ def _of_the_model(c: Schema) -> Iterator[Finding]:
         yield ("model_id", "tokenizer"), "a config JSON brings no tokenizer; give one, or word"
     if fresh and c.model_id and c.lora and c.lora.quantize != "none":
         yield ("model_id", "lora"), "a new model has no weights to quantise; leave lora.quantize out"
+    if c.save_mlx_file and c.lora:
+        yield ("save_mlx_file", "lora"), "a run of adapters saves them alone; leave save_mlx_file out"
     if c.bf16 == "pure" and c.dtype != "bfloat16":
         yield ("bf16", "dtype"), "pure means bfloat16 weights; leave dtype out"
 
