@@ -35,7 +35,7 @@ from coconut_lm.workload import stages
 FREE = frozenset(  # what may change when a run goes on
     ("num_epochs", "max_steps", "save_steps", "keep_last", "report_to", "num_workers", "eval_batch_size")
     + ("gradient_checkpointing", "compile", "fsdp", "timeout_minutes", "batch_size_training")
-    + ("gradient_accumulation_steps",)
+    + ("gradient_accumulation_steps", "save_mlx_file")
 )
 DEBUG_TRAIN, DEBUG_VALID = 5000, 32
 
