@@ -115,7 +115,7 @@ class Schema(Section):
     ] = ()
     """Trackers besides metrics.jsonl, which is always written."""
     backend: Literal["auto", "torch", "mlx"] = "auto"
-    """What computes; auto is torch. mlx is not there yet."""
+    """What computes; auto is mlx on Apple silicon where it is installed, else torch."""
 
     # method and curriculum
     method: Method

@@ -8,10 +8,11 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 import torch
-from mixed import FEEDBACKS, ROWS, exact
 from goldenforward import RECORDED, recorded_model, row
 from goldenforward import TOKENS as GOLDEN_TOKENS
-from tiny import EOS, LATENT, START, tiny
+from mixed import FEEDBACKS, ROWS, exact
+from tiny import COMMON, EOS, LATENT, START, tiny
+from tiny import FAMILIES as FAMILIES_OF_TORCH
 
 from coconut_lm import CoconutForCausalLM, UserError
 from coconut_lm.collate import Batch, collate
@@ -132,6 +133,31 @@ def test_numbers_cross_as_they_are(dtype: torch.dtype) -> None:
     assert to_torch(to_mlx(tensor)).dtype == dtype
 
 
-def test_an_architecture_that_cannot_think_here_says_so() -> None:
-    with pytest.raises(UserError, match="gemma2: mlx_lm's takes no input embeddings"):
-        mlx.of(tiny("gemma2", torch.float32))
+@pytest.mark.parametrize("family", ["mistral", "phi3", "granite"])
+def test_other_architectures_think_too(family: str) -> None:
+    """Those that scale what they are handed, see a window that mlx_lm leaves out, or take ids alone."""
+    model = calm(family, "fixed window")
+    theirs = model(**tensors(BATCH), labels=torch.from_numpy(BATCH.labels)).loss
+    theirs.backward()
+    loss, found = gradients(mlx.of(model), BATCH)
+    assert loss == pytest.approx(theirs.item(), abs=1e-6)
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None
+        apart = (found[name] - parameter.grad).norm() / parameter.grad.norm().clamp_min(1e-6)
+        assert apart < 1e-4, name
+
+
+@pytest.mark.parametrize(
+    ("family", "why"),
+    [("gemma2", "mlx_lm's reads no batches"), ("gemma", "other weights"), ("gpt_neox", "asks for more")],
+)
+def test_an_architecture_that_cannot_think_here_says_so(
+    family: str, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Masks of one row, a head where mlx_lm knows none, keys that it does not find."""
+    monkeypatch.setitem(FAMILIES_OF_TORCH, "gpt_neox", COMMON)
+    monkeypatch.setitem(
+        FAMILIES_OF_TORCH, "gemma2", FAMILIES_OF_TORCH["gemma2"] | {"tie_word_embeddings": True}
+    )
+    with pytest.raises(UserError, match=why):
+        mlx.of(tiny(family, torch.float32))

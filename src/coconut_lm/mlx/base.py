@@ -4,7 +4,7 @@ Shapes: B rows, T columns, D width, N positions, V vocabulary.
 """
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,17 +22,31 @@ GROUPS = (64, 32)  # numbers that share a scale
 
 def new(config: dict[str, Any]) -> nn.Module:
     """An mlx_lm model of this configuration, its weights still to come."""
+    kind = config["model_type"]
     try:
         model, arguments = utils._get_classes(config)
+        base: nn.Module = model(arguments.from_dict(config))
     except ValueError:
-        raise _unfit(config["model_type"], "mlx_lm does not know it") from None
-    base: nn.Module = model(arguments.from_dict(config))
-    whole = getattr(base, "model", None)
-    if not isinstance(whole, gpt2.GPT2Model) and (
-        whole is None or "input_embeddings" not in inspect.signature(type(whole).__call__).parameters
-    ):
-        raise _unfit(config["model_type"], "mlx_lm's takes no input embeddings")
+        raise _unfit(kind, "mlx_lm does not know it") from None
+    except TypeError as error:  # a key that transformers writes under another name
+        raise _unfit(kind, f"mlx_lm asks for more: {error}") from None
+    inner = getattr(base, "model", None)
+    if not isinstance(inner, gpt2.GPT2Model) and not hasattr(inner, "embed_tokens"):
+        raise _unfit(kind, "mlx_lm's takes no input embeddings")
     return base
+
+
+def sanitized(base: nn.Module, weights: dict[str, mx.array]) -> dict[str, mx.array]:
+    """Transformers' weights as this architecture of mlx_lm has them."""
+    return base.sanitize(weights) if hasattr(base, "sanitize") else weights
+
+
+def load(base: nn.Module, weights: Mapping[str, mx.array], kind: str) -> None:
+    """All weights, or none fits."""
+    try:
+        base.load_weights(list(sanitized(base, dict(weights)).items()))
+    except ValueError as error:
+        raise _unfit(kind, f"mlx_lm has other weights: {str(error).splitlines()[0]}") from None
 
 
 def quantize(base: nn.Module, bits: int) -> None:
@@ -80,9 +94,15 @@ def states(base: nn.Module, embeds_BTD: mx.array, cache: Sequence[Any]) -> mx.ar
     inner = base.model
     if isinstance(inner, gpt2.GPT2Model):
         return _gpt2(inner, embeds_BTD, cache)
-    # Some read the shape of the ids.
-    ids_BT = mx.zeros(embeds_BTD.shape[:2], mx.int32)
-    return inner(ids_BT, cache=list(cache), input_embeddings=embeds_BTD)
+    if "input_embeddings" in inspect.signature(type(inner).__call__).parameters:
+        ids_BT = mx.zeros(embeds_BTD.shape[:2], mx.int32)  # some read their shape
+        return inner(ids_BT, cache=list(cache), input_embeddings=embeds_BTD)
+    table = inner.embed_tokens
+    inner.embed_tokens = lambda embeds_BTD: embeds_BTD  # it looks up what it is given, and that is all
+    try:
+        return inner(embeds_BTD, cache=list(cache))
+    finally:
+        inner.embed_tokens = table
 
 
 def _gpt2(inner: gpt2.GPT2Model, embeds_BTD: mx.array, cache: Sequence[Any]) -> mx.array:
@@ -101,12 +121,16 @@ def logits(base: nn.Module, hidden_BTD: mx.array) -> mx.array:
     return type(base).__call__(stand_in, None)
 
 
-def input_scale(base: nn.Module, width: int, cache: Sequence[Any]) -> float:
-    """By what the model multiplies the embeddings it is handed, as its first block sees them."""
+def input_scale(base: nn.Module, rows: int, width: int, cache: Sequence[Any], kind: str) -> float:
+    """By what the model multiplies the embeddings it is handed, as its first block sees them. Rows are one
+    more than heads of keys: some have masks that would be taken for those of heads."""
     if isinstance(base.model, gpt2.GPT2Model):
         return 1.0  # it adds to them
-    with watched(base, 0) as seen:
-        states(base, mx.ones((1, 1, width)), cache)
+    try:
+        with watched(base, 0) as seen:
+            states(base, mx.ones((rows, 3, width)), cache)
+    except ValueError as error:
+        raise _unfit(kind, f"mlx_lm's reads no batches: {error}") from None
     scale: Any = seen[0].mean().item()
     return float(scale)
 
@@ -114,7 +138,7 @@ def input_scale(base: nn.Module, width: int, cache: Sequence[Any]) -> float:
 @contextmanager
 def watched(base: nn.Module, layer: int) -> Iterator[list[mx.array]]:
     """What goes into a block while this lasts."""
-    blocks = base.layers
+    blocks = base.model.h if isinstance(base.model, gpt2.GPT2Model) else base.model.layers
     seen: list[mx.array] = []
     block = blocks[layer]
     blocks[layer] = _Watched(block, seen)

@@ -11,13 +11,15 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx_lm.models.base import create_causal_mask
 from mlx_lm.models.cache import BatchKVCache, KVCache, RotatingKVCache
+from transformers import PreTrainedConfig
+from transformers.cache_utils import DynamicCache
 
 from coconut_lm.errors import UserError
 
 
-def windows(base: nn.Module) -> list[int | None]:
-    """How many columns each layer sees, where that is not all. A state that is no keys and values is none
-    of ours."""
+def windows(base: nn.Module, config: PreTrainedConfig) -> list[int | None]:
+    """How many columns each layer sees, where that is not all: as transformers has it, mlx_lm forgets some.
+    A state that is no keys and values is none of ours."""
     kept: list[Any] = base.make_cache() if hasattr(base, "make_cache") else []
     if strange := next((each for each in kept if type(each) not in (KVCache, RotatingKVCache)), None):
         raise UserError(
@@ -26,8 +28,7 @@ def windows(base: nn.Module) -> list[int | None]:
             expected="keys and values",
             do="set backend: torch",
         )
-    sizes = [each.max_size if isinstance(each, RotatingKVCache) else None for each in kept]
-    return sizes or [None] * len(base.layers)
+    return [getattr(layer, "sliding_window", None) for layer in DynamicCache(config=config).layers]
 
 
 class PassCache:

@@ -72,10 +72,11 @@ class Coconut(nn.Module):
         self.base, self.feedback = base, feedback
         self.latent = config.latent_token_id if config.latent_token_id is not None else -1
         self.origin = origin
-        self._windows = windows(base)
-        self.scale = bases.input_scale(
-            base, config.get_text_config().hidden_size, self.caches(mx.zeros(1, mx.int32))
-        )
+        self._windows = windows(base, config.get_text_config())
+        shape = config.get_text_config()
+        rows = 1 + (getattr(shape, "num_key_value_heads", None) or shape.num_attention_heads)
+        cache = self.caches(mx.zeros(rows, mx.int32))
+        self.scale = bases.input_scale(base, rows, shape.hidden_size, cache, origin.kind)
 
     def caches(self, left_B: mx.array) -> list[PassCache]:
         """Empty ones, of rows padded so much on the left."""
@@ -185,7 +186,7 @@ def of(heart: CoconutForCausalLM) -> Coconut:
     shapes = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
     origin = Origin(shapes, layout.ties(heart.base_causallm), kind)
     base = bases.new(layout.config_for_mlx(heart.base_causallm.config))
-    base.load_weights(list(base.sanitize({name: to_mlx(t) for name, t in tensors.items()}).items()))
+    bases.load(base, {name: to_mlx(tensor) for name, tensor in tensors.items()}, kind)
     if (rotations := getattr(heart.base_causallm.base_model, "rotary_emb", None)) is not None and hasattr(
         rotations, "inv_freq"
     ):
@@ -202,7 +203,7 @@ def give_back(net: Coconut) -> dict[str, Tensor]:
     places: list[str] = []
 
     def sanitized(arrays: list[mx.array]) -> list[mx.array]:
-        made = net.base.sanitize(dict(zip(shapes, arrays, strict=True)))
+        made = bases.sanitized(net.base, dict(zip(shapes, arrays, strict=True)))
         places[:] = made
         return list(made.values())
 
