@@ -23,8 +23,9 @@ class AdamW:
     def step(self, weights: Arrays, gradients: Arrays, rate: float, scale: mx.array) -> dict[str, mx.array]:
         """All weights, those with a gradient moved; gradients are multiplied by `scale`."""
         moved = dict(weights)
-        for count in {self.counts[name] for name in gradients}:
-            names = [name for name in gradients if self.counts[name] == count]
+        before = dict(self.counts)
+        for count in sorted({before[name] for name in gradients}):
+            names = [name for name in gradients if before[name] == count]
             self.counts |= dict.fromkeys(names, count + 1)
             given = [{name: each[name] for name in names} for each in (weights, gradients)]
             kept = [{name: each[name] for name in names} for each in (self.first, self.second)]

@@ -54,6 +54,10 @@ def plain(heart: CoconutForCausalLM) -> CoconutForCausalLM:
     with torch.device("meta"):
         under = CoconutForCausalLM(heart.config)
     under.load_state_dict(state, assign=True)
+    for name, buffer in list(under.named_buffers()):
+        if buffer.is_meta:  # no state: rotations
+            path, _, key = name.rpartition(".")
+            under.get_submodule(path)._buffers[key] = heart.get_buffer(name)
     under.tie_weights()
     return under
 

@@ -23,6 +23,7 @@ from coconut_lm.base import input_scale
 from coconut_lm.collate import Batch
 from coconut_lm.config import Config
 from coconut_lm.engine import Gradient
+from coconut_lm.errors import UserError
 from coconut_lm.feed import Share
 from coconut_lm.mlx import adapters, monitors
 from coconut_lm.mlx.adamw import AdamW
@@ -178,9 +179,14 @@ class MlxEngine:
         return {f"{part}/{name}": each for part, arrays in parts.items() for name, each in arrays.items()}
 
     def load_state(self, folder: Path) -> None:
+        if not (folder / STATE / KEPT).is_file():
+            raise UserError(
+                f"{folder} was trained with torch",
+                do=f"go on with backend=torch, or start another run: {resume.from_weights(folder)}",
+            )
         with resume.readable(folder):
             found, told = cast(Any, mx.load(str(folder / STATE / KEPT), return_metadata=True))
-            assert found.keys() == self._state().keys(), "the state of another model"
+            found = {name: found[name] for name in self._state()}  # in this order all sums are made
             mx.eval(found)  # the file goes when the next is written
             counts = json.loads(told["counts"])
         parts: dict[str, Arrays] = {"weight": {}, "first": {}, "second": {}}
