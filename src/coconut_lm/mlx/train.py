@@ -95,7 +95,7 @@ class MlxEngine:
         fed = any(batch.columns for batch in part.batches)
         self.gradients = {name: each for name, each in so_far.items() if fed or not _is_of_feedback(name)}
         # Row by row first: on a CPU, MLX adds a table's 39 million squares up one by one, and loses 1e-3.
-        precise = (mx.atleast_1d(each).astype(mx.float32) for each in self.gradients.values())
+        precise = (each.astype(mx.float32) for each in self.gradients.values())
         squares = [mx.square(each).sum(-1).sum() for each in precise]
         norm = mx.sqrt(mx.stack(squares).sum())
         self.scale = mx.minimum(1.0, (self.config.max_grad_norm or mx.inf) / (norm + 1e-6))
