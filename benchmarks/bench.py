@@ -20,6 +20,7 @@ from typing import Any
 import answers
 import growth
 import memory
+import onmlx
 import padding
 import plumbing
 import steps
@@ -30,7 +31,7 @@ from rich.console import Console
 from rich.status import Status
 from tables import table, verdict
 
-from coconut_lm import environment
+from coconut_lm import backend, environment
 from coconut_lm.files import atomic_write
 
 Measure = Callable[[Job], Iterator[Figure]]
@@ -41,6 +42,7 @@ SECTIONS: dict[str, Measure] = {
     "memory": memory.measure,
     "plumbing": plumbing.measure,
     "growth": growth.measure,
+    "mlx": onmlx.measure,
 }
 HERE = Path(__file__).parent
 INTERRUPTED = 130
@@ -95,6 +97,8 @@ def main(words: Sequence[str] | None = None) -> int:
         try:
             for name in options.only:
                 report.section(name, SECTIONS[name](job(options, status)))
+            if "mlx" in options.only and not backend.mlx_is_there():
+                report.say("mlx: left out, for it is not installed (coconut-lm[mlx])")
             report.whole = True
         except KeyboardInterrupt:
             report.say("interrupted: this is what was measured so far")
@@ -120,7 +124,8 @@ def machine(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def introduction(machine: dict[str, Any]) -> str:
-    versions = ", ".join(f"{name} {machine['packages'][name]}" for name in ("torch", "transformers"))
+    there = [name for name in ("torch", "transformers", "mlx") if name in machine["packages"]]
+    versions = ", ".join(f"{name} {machine['packages'][name]}" for name in there)
     devices = ", ".join(device["name"] for device in machine["devices"])
     return (
         f"{machine['started'][:10]}  {machine['cpu']['name']}, {machine['threads']} of "

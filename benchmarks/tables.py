@@ -13,6 +13,7 @@ TITLES = {
     "memory": "Peak memory of a training step, above set-up",
     "plumbing": "Beside computing",
     "growth": "How a step's cost grows",
+    "mlx": "A training step on MLX (ours), and with torch (plain)",
 }
 Cell = Callable[[Figure], str]
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-SECTIONS = ["steps", "padding", "answers", "memory", "plumbing", "growth"]
+SECTIONS = ["steps", "padding", "answers", "memory", "plumbing", "growth", "mlx"]
 QUIET = {"COLUMNS": "160", "OMP_NUM_THREADS": "1"}
 
 
@@ -34,8 +34,9 @@ def test_every_section_is_measured_and_computes_what_the_reference_does(
     printed, written = whole
     assert written["whole"]
     assert list(dict.fromkeys(figure["section"] for figure in written["figures"])) == SECTIONS
-    checked = [figure["same"] for figure in written["figures"] if figure["section"] in ("steps", "answers")]
-    assert len(checked) == 4 and all(checked)
+    compared = [each for each in written["figures"] if each["section"] in ("steps", "answers", "mlx")]
+    checked = [figure["same"] for figure in compared]
+    assert len(checked) == 5 and all(checked)
     assert "A training step" in printed and "targets reached" in printed
     assert "NOT THE SAME" not in printed
 
