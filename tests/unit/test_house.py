@@ -1,6 +1,7 @@
 """The house stands as docs/design.md draws it."""
 
 import ast
+import importlib.util
 import re
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "coconut_lm"
+MLX = importlib.util.find_spec("mlx") is not None
 
 
 def listed_rooms() -> tuple[list[str], list[str]]:
@@ -71,6 +73,13 @@ def test_neutral_rooms_load_neither_torch_nor_mlx() -> None:
     assert run_python(f"import sys; {imports}; print({heavy})") == "[]"
 
 
+def test_mlx_is_loaded_where_it_is_asked_for_alone() -> None:
+    """Torch may be all there is."""
+    rooms = [room for room in ROOMS if not room.startswith("mlx.") and room != "__main__"]
+    imports = "; ".join(f"import coconut_lm.{room}" for room in rooms)
+    assert run_python(f"import sys; {imports}; print([m for m in sys.modules if m[:3] == 'mlx'])") == "[]"
+
+
 def test_importing_the_package_is_fast_and_light() -> None:
     code = "import time; t = time.perf_counter(); import coconut_lm; print(time.perf_counter() - t)"
     assert min(float(run_python(code)) for _ in range(3)) < 0.3
@@ -78,7 +87,12 @@ def test_importing_the_package_is_fast_and_light() -> None:
 
 def test_every_torch_room_can_be_imported_first() -> None:
     """Whichever comes first pulls in transformers, and our model may not be asked for too early."""
-    torch_rooms = [room for room in ROOMS[len(NEUTRAL) :] if room not in ("cli", "__main__")]
+    absent = () if MLX else ("mlx.",)
+    torch_rooms = [
+        room
+        for room in ROOMS[len(NEUTRAL) :]
+        if room not in ("cli", "__main__") and not room.startswith(absent)
+    ]
     forks = "import os, sys, importlib, torch\nfor room in sys.argv[1:]:\n"
     forks += (
         "    pid = os.fork()\n    if pid == 0: importlib.import_module('coconut_lm.' + room); os._exit(0)\n"
