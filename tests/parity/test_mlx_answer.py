@@ -1,19 +1,27 @@
 """Who asks the model on MLX is told what torch would tell: replies, thoughts, noise, branches, exchanges."""
 
+import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from chats import LLAMA, tokenizer_of
 from mixed import TOKENS, prompt, prompts
-from tiny import EOS, LATENT, tiny
+from tiny import EOS, LATENT, base_model, tiny
 from torch import Tensor
 
 from coconut_lm import CoconutForCausalLM, UserError, substitutes
+from coconut_lm.adapters import add_lora
 from coconut_lm.answer import Answerer, Read, read
+from coconut_lm.assembly import merged
 from coconut_lm.collate import collate_prompts
+from coconut_lm.data.example import Example
 from coconut_lm.evaluate import Reply
+from coconut_lm.exam import placed
 from coconut_lm.interventions import branched, fan_out, noisy, sampled
 from coconut_lm.mlx import facade
+from coconut_lm.trainingfree import open_instruct
 
 FAMILIES = ["gpt2", "llama", "qwen3", "gpt_oss"]
 WINDOW: dict[str, Any] = {"kind": "learnable_weights", "window": 3, "projection": 16}
@@ -154,3 +162,41 @@ def test_what_it_does_not_do_is_said() -> None:
         net(torch.tensor([[LATENT, 3]]))
     with pytest.raises(UserError, match="attention mask does not fit"):
         net(torch.tensor([[1, 2]]), attention_mask=torch.ones(1, 3))
+
+
+def test_adapters_count() -> None:
+    adapted = add_lora(tiny("gpt2", torch.float32))
+    for name, weight in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.1)
+    rows = prompts(6)
+    theirs = Answerer(adapted, TOKENS, 8, scored=True)(rows)
+    assert_alike(Answerer(facade.of(merged(adapted)), TOKENS, 8, scored=True)(rows), theirs)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_halves_are_read_as_halves(dtype: torch.dtype) -> None:
+    """As near to what float32 says as torch's halves are."""
+    model = tiny("llama", torch.float32).to(dtype)
+    net, whole = facade.of(model), copy.deepcopy(model).float()
+    assert net.dtype == dtype
+    batch = collate_prompts(prompts(6, least=1), TOKENS)
+    with torch.no_grad():
+        found = [read(each, batch, batch.columns).output for each in (net, model, whole)]
+    assert [each.logits.dtype for each in found] == [dtype, dtype, torch.float32]
+    ours, theirs = (each.thoughts.fed_BKD.float().sub(found[2].thoughts.fed_BKD).norm() for each in found[:2])
+    assert 0 < ours < 2 * theirs
+
+
+def test_an_instruct_model_thinks_untrained(tmp_path: Path) -> None:
+    tokenizer = tokenizer_of(LLAMA, latent=False)
+    ends = dict.fromkeys(["pad_token_id", "bos_token_id", "eos_token_id"], tokenizer.eos_token_id)
+    base_model("llama", torch.float32, vocab_size=len(tokenizer), **ends).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    loaded = open_instruct(tmp_path, "gsm8k", thoughts=3)
+    asked = loaded.prompts([Example("Tom has 3 eggs and buys 4 more. How many?", (), "7")])
+    rows = [asked.prompt(0, loaded.stage())]
+    net = placed(loaded, "mlx").model
+    assert isinstance(net, facade.MlxModel)
+    theirs = Answerer(loaded.model, loaded.tokens, 12, scored=True)(rows)
+    assert_alike(Answerer(net, loaded.tokens, 12, scored=True)(rows), theirs)
