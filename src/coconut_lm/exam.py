@@ -156,11 +156,15 @@ class Examiner:
 def placed(loaded: Loaded, asked: backends.Asked | None = None, quantize: int | None = None) -> Loaded:
     """Where it computes: on what is asked for, else on what its run was made with, if that is here."""
     own = loaded.config.backend if loaded.config else "auto"
-    own = "auto" if own == "mlx" and not backends.mlx_is_there() else own
-    if backends.choose(asked or own) == "mlx":
+    wanted = asked or ("auto" if own == "mlx" and not backends.mlx_is_there() else own)
+    if backends.choose(wanted) == "mlx":
         from coconut_lm.mlx import facade
 
-        return replace(loaded, model=facade.of(merged(loaded.model), quantize))
+        try:
+            return replace(loaded, model=facade.of(merged(loaded.model), quantize))
+        except UserError:
+            if wanted == "mlx" or quantize:
+                raise  # else torch does what MLX cannot
     if quantize:
         raise UserError("only MLX quantises weights", given=f"--quantize {quantize}", do="add --backend mlx")
     return replace(loaded, model=loaded.model.to(best_device()))

@@ -145,3 +145,14 @@ def test_weights_in_few_bits(bits: int) -> None:
     assert found == {f"prosqa-checkpoint_4-stage2-thoughts2{more}" for more in ("", f"-{bits}bit")}
     assert "4 or 8 bits" in wrongly(*words, "--quantize", 5)
     assert "only MLX" in wrongly(*words[:-1], "torch", "--quantize", bits)
+
+
+def test_auto_leaves_to_torch_what_mlx_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.system", lambda: "Darwin")
+    monkeypatch.setattr("platform.machine", lambda: "arm64")
+    words = ["eval", RUN, "prosqa.json", "--thoughts", 2, "--max-new-tokens", 4, "--json"]
+    assert json.loads(told(*words, "--out", "a"))["memory_of"] == "MLX arrays"
+    base = base_model("gemma2", vocab_size=128).float()
+    CoconutForCausalLM.from_base(base, load_tokenizer(CHECKPOINT)).save_pretrained(CHECKPOINT)
+    assert json.loads(told(*words, "--out", "b"))["memory_of"] == "process"
+    assert "cannot think on MLX" in wrongly(*words, "--backend", "mlx")

@@ -100,8 +100,8 @@ def evaluate(
         quantize=quantize,
     )
     with busy("loading"):
-        loaded = open_checkpoint(checkpoint, load(config, check_files=False) if config else None)
-        examiner = Examiner(loaded, exam, checkpoint)
+        own = load(config, check_files=False) if config else None
+        examiner = Examiner(open_checkpoint(checkpoint, own), exam, checkpoint)  # holds all there is to hold
     folder = out or examiner.folder
     metrics = examiner(folder, watch=watched, force=force)
     if decode:
