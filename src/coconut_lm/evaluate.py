@@ -248,11 +248,12 @@ class Setting:
     thoughts: int | None  # as asked; None: what the stage implies
     scoring: str
     max_new_tokens: int
+    backend: str = "torch"
 
     @property
     def identity(self) -> dict[str, Any]:
         """What tells it from another. A path has many names: content counts, where it is known."""
-        named = {"checkpoint": self.weights, "data": self.data_sha256}
+        named = {"checkpoint": self.weights, "data": self.data_sha256, "backend": self.backend == "torch"}
         return {key: value for key, value in vars(self).items() if not named.get(key)}
 
 

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from coconut_lm import backend as backends
 from coconut_lm.answer import Answerer, peak_memory
-from coconut_lm.assembly import Loaded, merged
+from coconut_lm.assembly import Loaded, heart, merged
 from coconut_lm.costs import Shape, flops_of_answer
 from coconut_lm.data import prosqa
 from coconut_lm.data.example import Example
@@ -67,6 +67,7 @@ class Examiner:
             thoughts=exam.thoughts,
             scoring=scoring,
             max_new_tokens=limit or budget(self.prompts, task, stage, exam.data),
+            backend="torch" if isinstance(heart(loaded.model), PreTrainedModel) else "mlx",
         )
         self.answerer = Answerer(loaded.model, loaded.tokens, self.setting.max_new_tokens)
         self._warm_up()
@@ -78,6 +79,7 @@ class Examiner:
         name = f"{Path(setting.data).stem}-{place.name}-stage{setting.stage}"
         name += f"-thoughts{setting.thoughts}" if setting.thoughts is not None else ""
         name += "-reference" if setting.scoring == "reference" else ""
+        name += "-mlx" if setting.backend == "mlx" else ""
         name += f"-{self.exam.quantize}bit" if self.exam.quantize else ""
         name += f"-first{self.exam.samples}" if self.exam.samples else ""
         runs = (RunFolder(above) for above in place.parents[:2] if RunFolder.is_one(above))

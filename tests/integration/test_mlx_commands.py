@@ -142,9 +142,18 @@ def test_weights_in_few_bits(bits: int) -> None:
     told(*words)
     told(*words, "--quantize", bits)
     found = {path.name for path in RunFolder(Path(RUN)).path.glob("eval/*")}
-    assert found == {f"prosqa-checkpoint_4-stage2-thoughts2{more}" for more in ("", f"-{bits}bit")}
+    assert found == {f"prosqa-checkpoint_4-stage2-thoughts2-mlx{more}" for more in ("", f"-{bits}bit")}
     assert "4 or 8 bits" in wrongly(*words, "--quantize", 5)
     assert "only MLX" in wrongly(*words[:-1], "torch", "--quantize", bits)
+
+
+def test_an_evaluation_by_torch_is_not_taken_for_one_on_mlx() -> None:
+    words = ["eval", RUN, "prosqa.json", "--thoughts", 2, "--max-new-tokens", 4, "--json"]
+    ways = [json.loads(told(*words, "--backend", each)) for each in ("torch", "mlx")]
+    assert [each["backend"] for each in ways] == ["torch", "mlx"]
+    assert len(list(RunFolder(Path(RUN)).path.glob("eval/*"))) == 2
+    told(*words, "--backend", "torch", "--out", "here")
+    assert "another job" in wrongly(*words, "--backend", "mlx", "--out", "here")
 
 
 def test_auto_leaves_to_torch_what_mlx_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
