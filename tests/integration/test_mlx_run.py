@@ -18,8 +18,6 @@ from coconut_lm.runfolder import PREDICTIONS, lines
 
 TESTS = Path(__file__).parents[1]
 DIES = "import runs, sys; runs.at_file_operation(int(sys.argv.pop(1))); runs.cli.main()"
-    "import runs, sys; runs.at_file_operation(int(sys.argv.pop(1))); from coconut_lm import cli; cli.main()"
-)
 
 
 @pytest.fixture(autouse=True)
