@@ -49,7 +49,13 @@ def in_words(config: Config) -> Iterator[None]:
 
 
 def _out_of_memory(error: RuntimeError) -> bool:
-    short = ("not enough memory", "can't allocate memory", "Insufficient Memory", "out of memory")
+    short = (
+        "not enough memory",
+        "can't allocate memory",
+        "Insufficient Memory",
+        "out of memory",
+        "Unable to allocate",
+    )
     return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in short)
 
 
@@ -62,9 +68,9 @@ def _knobs(config: Config) -> str:
     )
     knobs = {
         f"batch_size_training={batch // 2} gradient_accumulation_steps={accumulation * 2}": batch > 1,
-        "gradient_checkpointing=true": not config.gradient_checkpointing,
+        "gradient_checkpointing=true": not config.gradient_checkpointing and config.backend != "mlx",
         "bf16=true": not config.bf16,
-        "fsdp=full (on several devices)": config.fsdp != "full",
+        "fsdp=full (on several devices)": config.fsdp != "full" and config.backend != "mlx",
         "lora.r=16": config.lora is None,
         f"eval_batch_size={asked // 2} (where it was validating)": asked > 1,
     }

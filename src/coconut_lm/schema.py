@@ -226,7 +226,7 @@ class Schema(Section):
     gradient_checkpointing: bool = False
     """Less memory for more time."""
     compile: bool = False
-    """Compile the model with torch.compile."""
+    """Compile the model: torch.compile, or mx.compile in few shapes, with more padding."""
     num_workers: NonNegativeInt = 0
     """Processes that prepare batches."""
     fsdp: Annotated[Literal["off", "auto", "step", "full"], _also((False, "off"))] = "off"

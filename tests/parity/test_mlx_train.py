@@ -41,7 +41,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def shaped(family: str) -> None:
     """Another model for the runs of this test."""
     experts = {"num_local_experts": 2, "num_experts_per_tok": 1}
-    more = SLIDING | experts if family == "gpt_oss" else {}
+    more = {"gpt_oss": SLIDING | experts, "mistral": {"sliding_window": 6}}.get(family, {})
     shape = COMMON | more | {"model_type": family, "tie_word_embeddings": False}
     shape |= dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"), 0)
     Path("model.json").write_text(json.dumps(shape))
@@ -104,7 +104,7 @@ def test_twenty_steps_are_torchs(option: str) -> None:
     assert ranks.farthest("torch", "mlx") < 5e-3, "AdamW makes a step of any gradient, be it rounding"
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen3", "gpt_oss"])
+@pytest.mark.parametrize("family", ["llama", "qwen3", "mistral", "gpt_oss"])
 def test_other_families_train_alike(family: str) -> None:
     shaped(family)
     assert_alike(*both(uniform_prob=0.5, lr=1e-3))
