@@ -51,8 +51,9 @@ class Quiz:
         """What we write, by the evaluation's own way: batches, decoding, judging."""
         written: dict[int, list[int]] = {}
         now: list[int] = []  # of those asked at present, how many tokens each writes
-        how = {"picks": lambda *_: partial(self._pick, now)} if self.ends else {}
-        answerer = Answerer(model, self.net.tokens, self.most, **how)
+        answerer = Answerer(model, self.net.tokens, self.most)
+        if self.ends:
+            answerer.picks = lambda *_: partial(self._pick, now)
 
         def generate(prompts: Sequence[Row]) -> Sequence[Reply]:
             now[:] = [self.written[row.index] for row in prompts]
