@@ -262,7 +262,7 @@ def test_the_commands_of_the_document_run_in_their_order() -> None:
     foreign.mlx_file(source(), Path("checkpoint_1.safetensors"))
     text = DOCUMENT.read_text(encoding="utf-8").replace("openai-community/gpt2", "base")
     lines = [line.split()[2:] for line in text.splitlines() if line.startswith("coconut-lm convert")]
-    assert len(lines) == 7
+    assert len(lines) == 8
     for words in lines:
         well(*words)
         assert Path(words[1]).exists()
