@@ -37,6 +37,7 @@ from coconut_lm.plainstate import PlainPlanner, PlainReader
 from coconut_lm.runfolder import STATE, Progress, RunFolder
 
 PARTIAL, OLD = ".partial", ".old.partial"
+ON_MLX = "mlx.safetensors"  # the state of a run on MLX, whole
 
 
 @contextmanager
@@ -135,6 +136,8 @@ def save_state(folder: Path, model: nn.Module, optimizer: Optimizer, accelerator
 
 
 def load_state(folder: Path, model: nn.Module, optimizer: Optimizer, accelerator: Accelerator) -> None:
+    if (folder / STATE / ON_MLX).is_file():
+        raise began_elsewhere(folder, "mlx")
     state, rank = _state(model, optimizer), accelerator.process_index
     with readable(folder):
         _leave_out_unused(state, folder)
@@ -165,6 +168,13 @@ def readable(folder: Path) -> Iterator[None]:
             given=([type(error).__name__, *str(error).strip().split("\n")])[-1] or type(error).__name__,
             do=f"start another run from weights that are whole: {from_weights(folder)}",
         ) from error
+
+
+def began_elsewhere(folder: Path, backend: str) -> UserError:
+    return UserError(
+        f"{folder} was trained with {backend}",
+        do=f"go on with backend={backend}, or start another run from its weights: {from_weights(folder)}",
+    )
 
 
 def from_weights(checkpoint: Path) -> str:

@@ -16,6 +16,7 @@ import pytest
 import ranks
 import runs
 import torch
+from accelerate import Accelerator
 from runs import At, folder, left
 from safetensors.torch import load_file
 from tiny import COMMON, SLIDING
@@ -24,8 +25,9 @@ from coconut_lm import launch
 from coconut_lm.assembly import open_checkpoint
 from coconut_lm.config import Config
 from coconut_lm.errors import UserError
-from coconut_lm.mlx import adamw, train
+from coconut_lm.mlx import adamw
 from coconut_lm.mlx.bridge import to_mlx
+from coconut_lm.resume import ON_MLX
 from coconut_lm.runfolder import PREDICTIONS, lines
 
 TWENTY: dict[str, Any] = {"num_epochs": 5, "batch_size_training": 5, "epochs_per_stage": 2, "lr": 3e-3}
@@ -162,7 +164,7 @@ def test_pure_bfloat16_halves_weights_and_states() -> None:
     assert {weight.dtype for weight in ranks.weights("a").values()} == {torch.bfloat16}
     place = folder().newest()
     assert place
-    assert {each.dtype for each in load_file(place / "state" / train.KEPT).values()} == {torch.bfloat16}
+    assert {each.dtype for each in load_file(place / "state" / ON_MLX).values()} == {torch.bfloat16}
 
 
 def test_compiled_graphs_compute_the_same() -> None:
@@ -229,19 +231,30 @@ def test_a_damaged_state_is_said() -> None:
     assert runs.train(**GIVEN, max_steps=2)
     place = folder().newest()
     assert place
-    kept = place / "state" / train.KEPT
+    kept = place / "state" / ON_MLX
     kept.write_bytes(kept.read_bytes()[:-10])
     with pytest.raises(UserError, match="cannot be gone on from"):
         runs.train(**GIVEN)
 
 
-def test_what_torch_began_mlx_does_not_go_on_with(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("first", "then"), [("torch", "mlx"), ("mlx", "torch")])
+def test_what_one_began_the_other_does_not_go_on_with(
+    first: str, then: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """On one machine `auto` is torch, on another MLX."""
     given = GIVEN | {"backend": "auto"}
+    monkeypatch.setattr(launch.backend, "choose", lambda asked: first)
     assert runs.train(**given, max_steps=2)
-    monkeypatch.setattr(launch.backend, "choose", lambda asked: "mlx")
-    with pytest.raises(UserError, match="was trained with torch"):
+    monkeypatch.setattr(launch.backend, "choose", lambda asked: then)
+    with pytest.raises(UserError, match=f"was trained with {first}"):
         runs.train(**given)
+
+
+def test_ranks_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Accelerator, "num_processes", 2)
+    config = Config(**runs.settings(backend="mlx"))
+    with pytest.raises(UserError, match="MLX trains in one process"):
+        launch._backend(config, Accelerator(cpu=True))
 
 
 # -- what is said --

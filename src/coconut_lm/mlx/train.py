@@ -23,7 +23,6 @@ from coconut_lm.base import input_scale
 from coconut_lm.collate import Batch
 from coconut_lm.config import Config
 from coconut_lm.engine import Gradient
-from coconut_lm.errors import UserError
 from coconut_lm.feed import Share
 from coconut_lm.mlx import adapters, monitors
 from coconut_lm.mlx.adamw import AdamW
@@ -33,7 +32,6 @@ from coconut_lm.mlx.model import Coconut, give_back, of, summed
 from coconut_lm.runfolder import STATE
 from coconut_lm.weights import FEEDBACK
 
-KEPT = "mlx.safetensors"
 DROPOUT = ("resid_pdrop", "embd_pdrop", "attn_pdrop", "attention_dropout", "hidden_dropout")
 Arrays = dict[str, mx.array]
 
@@ -170,7 +168,7 @@ class MlxEngine:
 
     def save_state(self, folder: Path) -> None:
         (folder / STATE).mkdir()
-        place = str(folder / STATE / KEPT)
+        place = str(folder / STATE / resume.ON_MLX)
         counts = {"weights": self.optimizer.counts, "steps": self.steps}
         mx.save_safetensors(place, self._state(), {"counts": json.dumps(counts)})
         with safe_open(place, "np"):  # MLX does not say where a disk was full
@@ -181,13 +179,10 @@ class MlxEngine:
         return {f"{part}/{name}": each for part, arrays in parts.items() for name, each in arrays.items()}
 
     def load_state(self, folder: Path) -> None:
-        if not (folder / STATE / KEPT).is_file():
-            raise UserError(
-                f"{folder} was trained with torch",
-                do=f"go on with backend=torch, or start another run: {resume.from_weights(folder)}",
-            )
+        if not (folder / STATE / resume.ON_MLX).is_file():
+            raise resume.began_elsewhere(folder, "torch")
         with resume.readable(folder):
-            found, told = cast(Any, mx.load(str(folder / STATE / KEPT), return_metadata=True))
+            found, told = cast(Any, mx.load(str(folder / STATE / resume.ON_MLX), return_metadata=True))
             found = {name: found[name] for name in self._state()}  # in this order all sums are made
             mx.eval(found)  # the file goes when the next is written
             counts = json.loads(told["counts"])
