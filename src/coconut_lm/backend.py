@@ -11,7 +11,7 @@ Asked = Literal["auto", "torch", "mlx"]
 
 
 def mlx_is_there() -> bool:
-    return importlib.util.find_spec("mlx_lm") is not None
+    return all(importlib.util.find_spec(name) is not None for name in ("mlx", "mlx_lm"))
 
 
 def choose(asked: Asked = "auto") -> Backend:
