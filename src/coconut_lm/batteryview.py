@@ -3,12 +3,13 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from coconut_lm.studyview import heading
+from coconut_lm.studyview import table as studytable
 from coconut_lm.verdict import points
 
 USED = {"yes": ("used", "bold green"), "no": ("not used", "bold red"), "unclear": ("unclear", "bold yellow")}
@@ -17,7 +18,7 @@ FOLLOWS = "follows: answers that are those of whom the thoughts are from, where 
 
 
 def tables(summary: Mapping[str, Any]) -> Iterator[RenderableType]:
-    yield Text.assemble((summary["checkpoint"], "bold"), f" on {summary['data']}: {_about(summary)}\n")
+    yield heading(summary, f"its thoughts dropped, replaced, moved, interchanged; seed {summary['seed']}")
     yield Group(_table(summary), "")
     if any(row["follows"] for row in summary["rows"]):
         yield Text(FOLLOWS + "\n", "dim")
@@ -30,17 +31,9 @@ def tables(summary: Mapping[str, Any]) -> Iterator[RenderableType]:
         yield Padding(Text(sentence), (0, 0, 0, 2))
 
 
-def _about(summary: Mapping[str, Any]) -> str:
-    thoughts = summary["thoughts"]
-    many = "" if thoughts is None else f", {thoughts} thought{'s' * (thoughts != 1)}"
-    many += f", {summary['n']:,} examples"
-    return f"{summary['task']}, {summary['method']}, stage {summary['stage']}{many}, seed {summary['seed']}"
-
-
 def _table(summary: Mapping[str, Any]) -> Table:
-    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for number, column in enumerate(HEAD):
-        table.add_column(column, justify="right" if number else "left", no_wrap=number > 0)
+    table = studytable(*HEAD)
+    table.columns[0].no_wrap = False
     table.add_row("as they are", _rate(summary["clean"]), "", "", "", style="bold")
     group = ""
     for row in summary["rows"]:
