@@ -38,6 +38,12 @@ def examine(
     if training_free is None:
         own = load(config, check_files=False) if config else None
         return Examiner(open_checkpoint(checkpoint, own), exam, checkpoint)
+    if config:
+        raise UserError(
+            "an instruct model has no run",
+            given=f"--config {config}",
+            do="leave out --config or --training-free",
+        )
     benchmark, _, style = training_free.partition(":")
     thoughts = THOUGHTS if exam.thoughts is None else exam.thoughts
     return Examiner(

@@ -225,6 +225,8 @@ def test_what_fails_is_counted_and_asked_again(monkeypatch: pytest.MonkeyPatch) 
         (["--layer", "3"], "-3 to 2"),
         (["--stage", "0"], "no thoughts"),
         (["--thoughts", "0"], "no thoughts"),
+        (["--training-free", "gsm8k", "--config", "run.yaml"], "has no run"),
+        (["--training-free", "gsm9k"], "unknown benchmark"),
     ],
 )
 def test_mistakes_are_named_before_there_are_files(words: list[str], said: str) -> None:
