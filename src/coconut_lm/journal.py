@@ -65,5 +65,5 @@ class Journal:
                 f"{self.folder} holds the results of another job" if here else f"{self.final} exists",
                 given=", ".join(f"{key} {settings.get(key)}" for key in other),
                 expected=", ".join(f"{key} {here[key]}" for key in other if key in here) or None,
-                do="choose another folder, or remove this one to start anew (--force of eval and the studies does)",
+                do="choose another folder, or remove this one to start anew (eval and studies: --force)",
             )
