@@ -10,7 +10,7 @@ from rich.text import Text
 
 from coconut_lm.studyview import heading
 from coconut_lm.studyview import table as studytable
-from coconut_lm.verdict import points
+from coconut_lm.summary import apart
 
 USED = {"yes": ("used", "bold green"), "no": ("not used", "bold red"), "unclear": ("unclear", "bold yellow")}
 HEAD = ("", "right", "beside clean [95 %]", "changed", "follows")
@@ -41,7 +41,7 @@ def _table(summary: Mapping[str, Any]) -> Table:
             group = row["group"]
             table.add_section()
         gap, follows = row["difference"], row["follows"]
-        line = [row["title"], _rate(row["accuracy"]), points(gap).replace(" points", "") if gap else ""]
+        line = [row["title"], _rate(row["accuracy"]), apart(gap) if gap else ""]
         table.add_row(*line, _rate(row["changed"]), _rate(follows) if follows else "")
     return table
 

@@ -7,7 +7,8 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from coconut_lm.studyview import apart, heading, interval, table
+from coconut_lm.studyview import heading, table
+from coconut_lm.summary import apart, with_interval
 from coconut_lm.tally import rate
 from coconut_lm.votes import VOTES
 
@@ -36,10 +37,10 @@ def _accuracies(summary: Summary) -> Table:
     vote = summary["vote"]
     made = table("", "a branch", f"{_words(vote)} [95 %]", "beside clean [95 %]")
     for name, found in summary["baselines"].items():
-        made.add_row(f"{name}, greedy", "", interval(found), style="dim")
+        made.add_row(f"{name}, greedy", "", with_interval(found), style="dim")
     made.add_section()
     for arm in summary["arms"]:
-        figures = (interval(arm["votes"][vote]), apart(arm["difference"][vote]))
+        figures = (with_interval(arm["votes"][vote]), apart(arm["difference"][vote]))
         made.add_row(arm["name"], _percent(arm["mean_single"]), *figures)
     return made
 
@@ -76,7 +77,7 @@ def _selections(arms: Sequence[Summary], vote: str) -> Table:
         if threshold is None:
             right = next((each for each in arm["agreement"] if each["name"] == "unanimous"), rate(()))
         share = right["n"] / max(1, arm["single"]["n"])
-        made.add_row(arm["name"], _percent(share), interval(right), _figure(arm["aurc"], 4))
+        made.add_row(arm["name"], _percent(share), with_interval(right), _figure(arm["aurc"], 4))
     return made
 
 

@@ -4,11 +4,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from coconut_lm import terminal
 from coconut_lm.data.example import Example
 from coconut_lm.methods import METHODS, Curriculum, Row, Rows
 from coconut_lm.tokens import add_latent_tokens, encode, latent_tokens, load_tokenizer, word_tokenizer
@@ -39,23 +39,15 @@ def survey_tables(source: str, survey: Mapping[str, Any]) -> Iterator[Renderable
     yield _oddities(survey["oddities"])
 
 
-def _table(*columns: str) -> Table:
-    """A table whose first column names what the others measure."""
-    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left")
-    return table
-
-
 def _lengths(words: Mapping[str, Mapping[str, float]]) -> Group:
-    table = _table("words", *words["question"])
+    table = terminal.table("words", *words["question"])
     for name, summary in words.items():
         table.add_row(name, *(f"{value:,.4g}" for value in summary.values()))
     return Group(table, "")
 
 
 def _histogram(name: str, counts: Mapping[str, int]) -> Group:
-    table = _table(name, "examples", "share")
+    table = terminal.table(name, "examples", "share")
     table.add_column()
     binned: Counter[str] = Counter()
     for value, count in counts.items():
@@ -73,7 +65,7 @@ def _bin(value: int) -> str:
 
 
 def _figures(statistics: Mapping[str, Any]) -> Group:
-    table = _table("of the task")
+    table = terminal.table("of the task")
     table.add_column()
     for name, value in statistics.items():
         if name not in TOLD:
@@ -91,7 +83,7 @@ def _value(value: Any, percent: bool) -> str:
 
 
 def _floors(floors: Mapping[str, Mapping[str, float]]) -> Group:
-    table = _table("shortcut floor", "right", "95 % interval", "n")
+    table = terminal.table("shortcut floor", "right", "95 % interval", "n")
     for rule, floor in floors.items():
         interval = f"{floor['low']:.1%} to {floor['high']:.1%}" if floor["low"] < floor["high"] else "exact"
         table.add_row(_words(rule), f"{floor['rate']:.1%}", interval, f"{floor['n']:,}")

@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from coconut_lm import terminal
 from coconut_lm.evaluate import Prediction
 from coconut_lm.terminal import follow
 
@@ -42,7 +42,7 @@ def watched(predictions: Iterable[Prediction], total: int) -> Iterator[Predictio
 
 
 def _rates(metrics: Metrics) -> Table:
-    table = _table("", "right", "95 % interval", "n")
+    table = terminal.table("", "right", "95 % interval", "n")
     _add(table, "accuracy", metrics["accuracy"], "bold")
     if metrics["cot_match"]:
         _add(table, "steps as in the data", metrics["cot_match"])
@@ -65,7 +65,7 @@ def _add(table: Table, name: str, found: Metrics, style: str = "") -> None:
 
 
 def _costs(metrics: Metrics) -> Table:
-    table = _table("of an example", "mean")
+    table = terminal.table("of an example", "mean")
     tokens, seconds = metrics["tokens"], metrics["seconds"]
     table.add_row("tokens", f"{tokens['mean']:.1f}")
     table.add_row("  thoughts", f"{tokens['latent']:.1f}")
@@ -88,10 +88,3 @@ def _costs(metrics: Metrics) -> Table:
 
 def _many(count: int, what: str) -> str:
     return f"{count:,} {what}{'' if count == 1 else 's'}"
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left")
-    return table

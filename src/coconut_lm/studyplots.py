@@ -28,8 +28,8 @@ from coconut_lm.drawing import (
 )
 from coconut_lm.history import STUDIES, History, dig, mappings, number
 from coconut_lm.noiseplots import MOST, baselines, noise_plots, own
-from coconut_lm.studytables import GROUPS, Named, counted, difference, grouped, named, untold
-from coconut_lm.summary import Table, percent, words
+from coconut_lm.studytables import GROUPS, Named, counted, grouped, named, untold
+from coconut_lm.summary import Table, apart, percent, words
 
 ARMS = 10  # of one study that are drawn; all are in the tables
 
@@ -126,7 +126,7 @@ def _battery(found: Sequence[Named]) -> Plot | None:
     shows += "; to the right the accuracy that is left." if len(drawn) == 1 else "."
     names = [it.name or "difference to clean [95 %]" for it in drawn]
     known = [row for row in rows if row.key is not None]
-    table = [[row.label.replace("\n", " "), *(difference(_gap(it, row)) for it in drawn)] for row in known]
+    table = [[row.label.replace("\n", " "), *(apart(_gap(it, row)) for it in drawn)] for row in known]
     told = "; ".join(f"{label}: {', '.join(values)}" for label, *values in table) + "."
     return Plot("battery", "What interventions change", shows, figure, Table(["", *names], table), told)
 

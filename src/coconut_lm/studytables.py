@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from coconut_lm.history import History, Study, dig, mappings, number
-from coconut_lm.summary import NONE, Table, figure, percent, with_interval, words
+from coconut_lm.summary import NONE, Table, apart, figure, percent, with_interval, words
 
 VOTES = ("majority", "noise_weighted", "confidence_weighted", "probability_mass")
 GROUPS = {
@@ -93,15 +93,6 @@ def _told_noise(where: Any, schedule: Any) -> list[str]:
     return [f"noise on {which}"] + ([f"schedule {schedule}"] if schedule is not None else [])
 
 
-def difference(found: Any) -> str:
-    """In points, with its interval."""
-    known = [number(dig(found, key)) for key in ("difference", "low", "high")]
-    told = [f"{100 * each:+.1f}" for each in known if each is not None]
-    return (
-        f"{told[0]} [{told[1]}, {told[2]}]" if len(told) == 3 else told[0] if known[0] is not None else NONE
-    )
-
-
 def _p(found: Any) -> str:
     return figure(dig(found, "p"), ".2g")
 
@@ -131,7 +122,7 @@ def _points(it: Named) -> Iterator[list[str]]:
     for curve in it.study.all("curves"):
         for point in mappings(curve.get("points")):
             line = [it.name, words(str(curve.get("noise"))), figure(point.get("scale"), "g")]
-            line += [with_interval(point.get("accuracy")), difference(point.get("difference"))]
+            line += [with_interval(point.get("accuracy")), apart(point.get("difference"))]
             line += [_p(point.get("difference")), percent(dig(point, "changed", "rate"))]
             yield [*line, figure(point.get("failed"), ".0f")]
 
@@ -175,7 +166,7 @@ def votes(found: Sequence[Named]) -> Table:
             line = [it.name, words(str(arm.get("name"))), with_interval(arm.get("single"))]
             line += [percent(arm.get("mean_single")), *(with_interval(dig(arm, "votes", v)) for v in VOTES)]
             gap = dig(arm, "difference", "majority")
-            rows.append([*line, difference(gap), _p(gap), difference(arm.get("against_no_noise"))])
+            rows.append([*line, apart(gap), _p(gap), apart(arm.get("against_no_noise"))])
     return _table(head, rows)
 
 
@@ -243,7 +234,7 @@ def battery(found: Sequence[Named]) -> Table:
                 str(row.get("title") or row.get("name")),
                 with_interval(row.get("accuracy")),
             ]
-            line += [difference(gap), _p(gap), percent(dig(row, "changed", "rate"))]
+            line += [apart(gap), _p(gap), percent(dig(row, "changed", "rate"))]
             rows.append([*line, _follows(row)])
     return _table(head, rows)
 

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from coconut_lm import terminal
 from coconut_lm.dataview import show
+from coconut_lm.summary import apart, with_interval
 from coconut_lm.tally import rate
 from coconut_lm.terminal import complain, follow, note, say
 from coconut_lm.trials import Found, too_many
@@ -39,7 +40,7 @@ def watched(found: Iterable[Found], total: int) -> Iterator[Found]:
 
     yield from follow(counted(), total, says)
     lost = f", {failed} failed" if failed else ""
-    note(f"{name:<28} {interval(rate(verdicts))}{lost}")
+    note(f"{name:<28} {with_interval(rate(verdicts)):>22}{lost}")
 
 
 def told(summary: Summary, things: Iterable[RenderableType], folder: Path, as_json: bool) -> None:
@@ -58,20 +59,6 @@ def told(summary: Summary, things: Iterable[RenderableType], folder: Path, as_js
         note(failed)
 
 
-def interval(found: Mapping[str, Any]) -> str:
-    """97.3 % [95.1, 98.6], as far as it is known."""
-    if found["rate"] is None:
-        return "nothing measured"
-    low, high = 100 * found["low"], 100 * found["high"]
-    return f"{100 * found['rate']:5.1f} % [{low:.1f}, {high:.1f}]"
-
-
-def apart(found: Mapping[str, Any]) -> str:
-    """A difference in points, with its interval."""
-    points = [100 * found[key] for key in ("difference", "low", "high")]
-    return "{:+5.1f} [{:+.1f}, {:+.1f}]".format(*points)
-
-
 def heading(summary: Summary, what: str) -> Text:
     """What was asked of whom."""
     thoughts = summary["thoughts"]
@@ -81,10 +68,10 @@ def heading(summary: Summary, what: str) -> Text:
 
 
 def table(*columns: str) -> Table:
-    """Words on the left, figures on the right."""
-    made = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
-    for number, column in enumerate(columns):
-        made.add_column(column, justify="right" if number else "left", no_wrap=True)
+    """As narrow as its figures are."""
+    made = terminal.table(*columns, collapse_padding=True)
+    for column in made.columns:
+        column.no_wrap = True
     return made
 
 
@@ -96,7 +83,7 @@ def sweep(summary: Summary) -> Iterator[RenderableType]:
     yield heading(summary, f"noise on thoughts ({where}{layer}{schedule}), seed {summary['seed']}")
     made = table("", "accuracy [95 %]", "beside clean [95 %]", "p", "noise")
     for name, found in summary["baselines"].items():
-        made.add_row(name, interval(found))
+        made.add_row(name, with_interval(found))
     for curve in summary["curves"]:
         made.add_section()
         made.add_row(f"[bold]{curve['noise']}[/]")
@@ -107,14 +94,14 @@ def sweep(summary: Summary) -> Iterator[RenderableType]:
     yield from (Text(line) for line in _falls(summary["curves"]))
     best = max(summary["floors"].items(), key=lambda each: each[1]["rate"], default=None)
     if best:
-        yield Text(f"best shortcut: {best[0].replace('_', ' ')}, {interval(best[1]).strip()}", "dim")
+        yield Text(f"best shortcut: {best[0].replace('_', ' ')}, {with_interval(best[1])}", "dim")
 
 
 def _point(point: Mapping[str, Any]) -> Sequence[str]:
     told = point["diagnostics"]
     ratio = f"{told['noise_norm'] / told['original_norm']:.2f}" if told and told["original_norm"] else ""
     against = (apart(point["difference"]), f"{point['difference']['p']:.1g}") if told else ("", "")
-    return [interval(point["accuracy"]), *against, ratio]
+    return [with_interval(point["accuracy"]), *against, ratio]
 
 
 def _falls(curves: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -65,6 +65,15 @@ def with_interval(rate: Any) -> str:
     return told if low is None or high is None else f"{told} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
+def apart(found: Any) -> str:
+    """A difference of rates in points, with its interval as far as it has one."""
+    known = [number(dig(found, key)) for key in ("difference", "low", "high")]
+    told = [f"{100 * each:+.1f}" for each in known if each is not None]
+    return (
+        f"{told[0]} [{told[1]}, {told[2]}]" if len(told) == 3 else told[0] if known[0] is not None else NONE
+    )
+
+
 def sureness(rate: Any) -> str:
     """How sure it is, in words."""
     low, high, n = (number(dig(rate, key)) for key in ("low", "high", "n"))

@@ -4,7 +4,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 T = TypeVar("T")
@@ -47,6 +49,14 @@ def follow(items: Iterable[T], total: int, says: Callable[[T], str]) -> Iterator
         for item in items:
             bar.update(task, advance=1, description=says(item))
             yield item
+
+
+def table(*columns: str, **more: Any) -> Table:
+    """Its first column names what the others measure; `more` is what rich takes."""
+    made = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, **more)
+    for number, column in enumerate(columns):
+        made.add_column(column, justify="right" if number else "left")
+    return made
 
 
 def typed(prompt: str) -> Iterator[str]:

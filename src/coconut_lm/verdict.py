@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from coconut_lm.statistics import paired_bootstrap
+from coconut_lm.summary import apart, with_interval
 from coconut_lm.tally import difference, rate
 from coconut_lm.trials import Found, succeeded, verdicts
 
@@ -133,9 +134,9 @@ def verdict(
 
 def _told(emptied: Sequence[Test], anothers: Sequence[Test]) -> Iterator[str]:
     for test in sorted(emptied, key=lambda test: test.row["name"] != "dropped"):
-        yield f"{_title(test)}: {points(test.row['difference'])}."
+        yield f"{_title(test)}: {_points(test.row['difference'])}."
     for test in anothers:
-        yield f"{_title(test)}: {points(test.row['difference'])}{_follows(test.row)}."
+        yield f"{_title(test)}: {_points(test.row['difference'])}{_follows(test.row)}."
 
 
 def _title(test: Test) -> str:
@@ -147,9 +148,9 @@ def _follows(row: Row) -> str:
     """Whose answer it is then."""
     if row["follows"] is None:
         return ""
-    told = f"; the answer is then that of whom the thoughts are from in {_percent(row['follows'])}"
+    told = f"; the answer is then that of whom the thoughts are from in {with_interval(row['follows'])}"
     chance = row["follows_by_chance"]
-    return told + (f", with mean thoughts in {_percent(chance)}" if chance else "")
+    return told + (f", with mean thoughts in {with_interval(chance)}" if chance else "")
 
 
 def _why(used: str, emptied: Sequence[Test], anothers: Sequence[Test]) -> Iterator[str]:
@@ -187,7 +188,7 @@ def _floors(
     name = max(known, key=lambda name: known[name])
     told = f"{name.replace('_', ' ')}, {100 * known[name]:.1f} %"
     if clean["low"] <= known[name]:
-        yield f"The clean run ({_percent(clean)}) is not surely above what a shortcut reaches ({told})."
+        yield f"The clean run ({with_interval(clean)}) is not surely above what a shortcut reaches ({told})."
     dropped = next((row for row in rows if row["name"] == "dropped"), None)
     if dropped and dropped["accuracy"]["low"] <= known[name] <= dropped["accuracy"]["high"]:
         yield f"Without thoughts accuracy is what a shortcut reaches ({told})."
@@ -201,11 +202,7 @@ def _sureness(tests: Sequence[Test]) -> str:
     )
 
 
-def points(gap: Mapping[str, float]) -> str:
-    """A difference of rates in points, with its interval."""
-    low, high = (f"{100 * gap[key]:+.1f}" for key in ("low", "high"))
-    return f"{100 * gap['difference']:+.1f} points [{low}, {high}]"
-
-
-def _percent(found: Mapping[str, Any]) -> str:
-    return f"{100 * found['rate']:.1f} % [{100 * found['low']:.1f}, {100 * found['high']:.1f}]"
+def _points(gap: Mapping[str, float]) -> str:
+    """A difference of rates in words."""
+    value, _, interval = apart(gap).partition(" ")
+    return f"{value} points {interval}"

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coconut_lm.tally import rate
-from coconut_lm.verdict import Voices, compared, holm, points, verdict
+from coconut_lm.verdict import Voices, compared, holm, verdict
 
 N = 200
 GOLD = [f"gold {i}" for i in range(N)]
@@ -168,7 +168,3 @@ def test_shortcuts_are_named_where_accuracy_is_theirs() -> None:
     told = judged(*found, floors=high)[1]
     assert "not surely above what a shortcut reaches (far from any, 94.0 %)" in told
     assert "Without thoughts accuracy" not in told
-
-
-def test_points() -> None:
-    assert points({"difference": -0.1234, "low": -0.2, "high": 0.0}) == "-12.3 points [-20.0, +0.0]"
