@@ -11,14 +11,11 @@ import pytest
 import runs
 import torch
 from chats import LLAMA, tokenizer_of
-from saved import CHECKPOINT, EXAMPLES, RUN, save
+from saved import CHECKPOINT, EXAMPLES, RUN, Typed, rows, save, stand
 from tiny import base_model
-from typer.testing import CliRunner, Result
 
 from coconut_lm import CoconutForCausalLM
 from coconut_lm.answer import Answerer, read
-from coconut_lm.cli import app
-from coconut_lm.config import Config, dump
 from coconut_lm.data import prosqa
 from coconut_lm.data.example import Example, read_examples, write_examples
 from coconut_lm.journal import Journal
@@ -35,37 +32,13 @@ ALL = {
 }
 
 
+battery = Typed("battery", WORDS)
+well, wrongly = battery.well, battery.wrongly
+
+
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    save(CHECKPOINT)
-    dump(Config(method="coconut", model_id="gpt2"), Path(RUN) / "config.yaml")
-    return tmp_path
-
-
-def battery(*words: object) -> Result:
-    return CliRunner().invoke(app, ["battery", *map(str, words)], env={"COLUMNS": "80"})
-
-
-def well(*words: object) -> dict[str, Any]:
-    done = battery(*(words if words and Path(str(words[0])).exists() else [*WORDS, *words]), "--json")
-    assert done.exit_code == 0, done.stderr or repr(done.exception)
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
-
-
-def wrongly(*words: object) -> str:
-    """The message; nothing is left behind."""
-    before = sorted(Path().rglob("*"))
-    done = battery(*words)
-    assert done.exit_code == 2 and done.stdout == "", done.output or repr(done.exception)
-    assert "Traceback" not in done.stderr and sorted(Path().rglob("*")) == before
-    return done.stderr
-
-
-def rows(folder: str | Path) -> list[dict[str, Any]]:
-    text = (Path(folder) / "predictions.jsonl").read_text().splitlines()
-    return [{key: value for key, value in json.loads(line).items() if key != "seconds"} for line in text]
+    return stand(tmp_path, monkeypatch)
 
 
 def said(folder: str | Path, trial: str) -> list[str]:

@@ -6,54 +6,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from saved import CHECKPOINT, RUN, save
+from chats import LLAMA, tokenizer_of
+from saved import CHECKPOINT, RUN, Typed, rows, save, stand
 from tiny import base_model
-from typer.testing import CliRunner, Result
 
 from coconut_lm.answer import Answerer
-from coconut_lm.cli import app
-from coconut_lm.config import Config, dump
 from coconut_lm.data.example import Example, write_examples
 from coconut_lm.evaluate import Reply
 from coconut_lm.journal import Journal
 from coconut_lm.methods import Row
-from tests.chats import LLAMA, tokenizer_of
 
 WORDS = [CHECKPOINT, "prosqa.json", "--max-new-tokens", "4"]
 HOT = ["--temperature", "1", "--top-p", "1"]
 
 
+branches = Typed("branches", WORDS)
+well, wrongly = branches.well, branches.wrongly
+
+
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    save(CHECKPOINT)
-    dump(Config(method="coconut", model_id="gpt2"), Path(RUN) / "config.yaml")
-    return tmp_path
-
-
-def branches(*words: object) -> Result:
-    return CliRunner().invoke(app, ["branches", *map(str, words)], env={"COLUMNS": "80"})
-
-
-def well(*words: object) -> dict[str, Any]:
-    done = branches(*WORDS, *words, "--json")
-    assert done.exit_code == 0, done.stderr or repr(done.exception)
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
-
-
-def wrongly(*words: object) -> str:
-    """The message; nothing is left behind."""
-    before = sorted(Path().rglob("*"))
-    done = branches(*words)
-    assert done.exit_code == 2 and done.stdout == "", done.output or repr(done.exception)
-    assert "Traceback" not in done.stderr and sorted(Path().rglob("*")) == before
-    return " ".join(done.stderr.split())
-
-
-def rows(folder: str | Path, name: str = "predictions.jsonl") -> list[dict[str, Any]]:
-    text = (Path(folder) / name).read_text().splitlines()
-    return [{key: value for key, value in json.loads(line).items() if key != "seconds"} for line in text]
+    return stand(tmp_path, monkeypatch)
 
 
 def arms(summary: dict[str, Any]) -> dict[str, dict[str, Any]]:

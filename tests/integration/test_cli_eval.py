@@ -8,7 +8,7 @@ from typing import Any
 
 import datasets
 import pytest
-from saved import CHECKPOINT, EXAMPLES, RUN, save, texts
+from saved import CHECKPOINT, EXAMPLES, RUN, save, stand, texts
 from tiny import base_model
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner, Result
@@ -29,10 +29,7 @@ NUMBERS = [Example("Two and one?", ("<<2+1=3>>",), "3")]
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    save(CHECKPOINT)
-    dump(Config(method="coconut", model_id="gpt2"), Path(RUN) / "config.yaml")
-    return tmp_path
+    return stand(tmp_path, monkeypatch)
 
 
 def evaluate(*words: object) -> Result:

@@ -10,48 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from saved import CHECKPOINT, RUN, save
-from typer.testing import CliRunner, Result
+from saved import CHECKPOINT, RUN, Typed, rows, save, stand
 
 from coconut_lm.answer import Answerer, read
-from coconut_lm.cli import app
-from coconut_lm.config import Config, dump
 from coconut_lm.methods import Row
 
 WORDS = [CHECKPOINT, "prosqa.json", "--max-new-tokens", "4", "--batch-size", "5"]
 
 
+robustness = Typed("robustness", WORDS)
+well, wrongly = robustness.well, robustness.wrongly
+
+
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    save(CHECKPOINT)
-    dump(Config(method="coconut", model_id="gpt2"), Path(RUN) / "config.yaml")
-    return tmp_path
-
-
-def robustness(*words: object) -> Result:
-    return CliRunner().invoke(app, ["robustness", *map(str, words)], env={"COLUMNS": "80"})
-
-
-def well(*words: object) -> dict[str, Any]:
-    done = robustness(*WORDS, *words, "--json")
-    assert done.exit_code == 0, done.stderr or repr(done.exception)
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
-
-
-def wrongly(*words: object) -> str:
-    """The message; nothing is left behind."""
-    before = sorted(Path().rglob("*"))
-    done = robustness(*words)
-    assert done.exit_code == 2 and done.stdout == "", done.output or repr(done.exception)
-    assert "Traceback" not in done.stderr and sorted(Path().rglob("*")) == before
-    return done.stderr
-
-
-def rows(folder: str | Path) -> list[dict[str, Any]]:
-    text = (Path(folder) / "predictions.jsonl").read_text().splitlines()
-    return [{key: value for key, value in json.loads(line).items() if key != "seconds"} for line in text]
+    return stand(tmp_path, monkeypatch)
 
 
 def test_a_sweep_and_its_files() -> None:

@@ -18,6 +18,7 @@ from coconut_lm.commands.eval import (
     Stage,
     Task,
     Thoughts,
+    exam_of,
 )
 from coconut_lm.commands.robustness import AsJson, TrainingFree
 
@@ -54,22 +55,11 @@ def battery(
     """Is the latent used? Thoughts are dropped, replaced, moved and interchanged; goes on if interrupted."""
     from coconut_lm.battery import Battery, Choice
     from coconut_lm.batteryview import tables
-    from coconut_lm.exam import Exam
     from coconut_lm.study import Study, examine
     from coconut_lm.studyview import told, watched
     from coconut_lm.terminal import busy
 
-    exam = Exam(
-        data=data,
-        split=split,
-        task=task,
-        stage=stage,
-        thoughts=thoughts,
-        max_new_tokens=max_new_tokens,
-        samples=samples,
-        batch_size=batch_size,
-        backend=backend,
-    )
+    exam = exam_of(locals())
     names = () if only is None else tuple(name.strip() for name in only.split(","))
     choice = Choice(names, seed)
     with busy("loading"):

@@ -18,6 +18,7 @@ from coconut_lm.commands.eval import (
     Stage,
     Task,
     Thoughts,
+    exam_of,
 )
 from coconut_lm.commands.robustness import AsJson, Decay, Layer, TrainingFree, numbers
 
@@ -89,28 +90,17 @@ def branches(
     """What is it worth to think in several branches, with noise of their own? Goes on if interrupted."""
     from coconut_lm.branches import Branches, Branching
     from coconut_lm.branchesview import branchings
-    from coconut_lm.exam import Exam
     from coconut_lm.polls import Count
     from coconut_lm.study import Study, examine
     from coconut_lm.studyview import told, watched
     from coconut_lm.terminal import busy
 
+    exam = exam_of(locals())
     firsts = _numbers(branches)
     asked = Branching(
         firsts[-1], noise, numbers(scales), step, schedule, decay, layer, temperature, top_p, seed, controls
     )
     count = Count(vote, abstain, firsts if len(firsts) > 1 else ())
-    exam = Exam(
-        data=data,
-        split=split,
-        task=task,
-        stage=stage,
-        thoughts=thoughts,
-        max_new_tokens=max_new_tokens,
-        samples=samples,
-        batch_size=batch_size,
-        backend=backend,
-    )
     with busy("loading"):
         examiner = examine(checkpoint, exam, config, training_free)
         job = Branches(Study("branches", examiner, asked.asked, out=out, force=force), asked)

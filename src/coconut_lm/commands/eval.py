@@ -1,9 +1,14 @@
 """`coconut-lm eval`."""
 
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from coconut_lm.exam import Exam
 
 Checkpoint = Annotated[
     str, typer.Argument(metavar="CHECKPOINT", help="A checkpoint, a run folder, or a model's id.")
@@ -51,6 +56,14 @@ Force = Annotated[bool, typer.Option("--force", help="Start anew over what is th
 Json = Annotated[bool, typer.Option("--json", help="Print metrics.json instead of the table.")]
 
 
+def exam_of(given: Mapping[str, Any]) -> "Exam":
+    """Of a command's arguments, which are called as its fields are."""
+    from coconut_lm.exam import Exam
+
+    names = [field.name for field in fields(Exam)]
+    return Exam(**{name: given[name] for name in names if name in given})
+
+
 def evaluate(
     checkpoint: Checkpoint,
     data: Data,
@@ -79,26 +92,12 @@ def evaluate(
     from coconut_lm.config import load
     from coconut_lm.dataview import show
     from coconut_lm.evalview import tables, watched
-    from coconut_lm.exam import Exam, Examiner
+    from coconut_lm.exam import Examiner
     from coconut_lm.history import THOUGHTS
     from coconut_lm.lens import write_thoughts
     from coconut_lm.terminal import busy, note, say
 
-    exam = Exam(
-        data=data,
-        split=split,
-        task=task,
-        stage=stage,
-        thoughts=thoughts,
-        scoring=scoring,
-        max_new_tokens=max_new_tokens,
-        samples=samples,
-        batch_size=batch_size,
-        batch_1=batch_1,
-        swap=swap,
-        backend=backend,
-        quantize=quantize,
-    )
+    exam = exam_of(locals())
     with busy("loading"):
         own = load(config, check_files=False) if config else None
         examiner = Examiner(open_checkpoint(checkpoint, own), exam, checkpoint)  # holds all there is to hold

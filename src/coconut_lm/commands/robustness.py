@@ -18,6 +18,7 @@ from coconut_lm.commands.eval import (
     Stage,
     Task,
     Thoughts,
+    exam_of,
 )
 
 MOST = 1000  # scales
@@ -81,24 +82,13 @@ def robustness(
     as_json: AsJson = False,
 ) -> None:
     """How much noise on its thoughts does a checkpoint bear? Goes on if interrupted."""
-    from coconut_lm.exam import Exam
     from coconut_lm.robustness import Robustness, Sweep
     from coconut_lm.study import Study, examine
     from coconut_lm.studyview import sweep, told, watched
     from coconut_lm.terminal import busy
 
+    exam = exam_of(locals())
     asked = Sweep(_curves(noise, scales, direction), _where(where), layer, schedule, decay, seed)
-    exam = Exam(
-        data=data,
-        split=split,
-        task=task,
-        stage=stage,
-        thoughts=thoughts,
-        max_new_tokens=max_new_tokens,
-        samples=samples,
-        batch_size=batch_size,
-        backend=backend,
-    )
     with busy("loading"):
         examiner = examine(checkpoint, exam, config, training_free)
         job = Robustness(Study("robustness", examiner, asked.asked, out=out, force=force), asked)
